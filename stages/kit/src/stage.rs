@@ -31,7 +31,7 @@ pub struct Durable {
 }
 
 /// What happened.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Input {
     /// The first input of all.
     Started,
@@ -97,19 +97,6 @@ pub trait Work: std::any::Any + Send {
     /// Does the work; the result is handed back as [`Input::Worked`].
     fn run(self: Box<Self>) -> Box<dyn Work>;
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any>;
-    fn clone_box(&self) -> Box<dyn Work> {
-        unimplemented_clone()
-    }
-}
-
-fn unimplemented_clone() -> Box<dyn Work> {
-    panic!("work is done once and is not cloned")
-}
-
-impl Clone for Box<dyn Work> {
-    fn clone(&self) -> Self {
-        (**self).clone_box()
-    }
 }
 
 impl std::fmt::Debug for Box<dyn Work> {

@@ -110,10 +110,20 @@ pub trait Kind: Send + Sync {
     fn held_out(&self, number: u64) -> Result<Task, String>;
     /// The buckets that [`Kind::sample`] can be asked for, easiest first.
     fn buckets(&self) -> Vec<String>;
+    /// The compiled scene that a task is played in; `None` for worlds whose seed says all.
+    fn scene(&self, task: &Task) -> Result<Option<Scene>, String>;
     /// A live world. `scene`: the compiled scene's bytes, where the task names one.
     fn start(&self, task: &Task, scene: Option<&[u8]>) -> Result<Box<dyn World>, String>;
     /// Observation texts of many states, to train a small tokenizer on.
     fn corpus(&self, lines: usize) -> Vec<String>;
+}
+
+/// A compiled scene: what a stepper needs of a house, and no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scene {
+    /// For people: `train.jsonl.gz:17`, `generated:93`.
+    pub origin: String,
+    pub bytes: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
