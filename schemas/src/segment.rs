@@ -132,11 +132,6 @@ impl Segment {
     }
 }
 
-#[cfg(test)]
-pub(crate) fn example() -> Segment {
-    example_segment()
-}
-
 /// A segment of one turn, for the examples of the messages that carry one.
 pub(crate) fn example_segment() -> Segment {
     Segment {
