@@ -90,3 +90,8 @@ pub fn seed_of(pipeline_seed: u64, parts: &[&[u8]]) -> u64 {
     first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
     u64::from_le_bytes(first)
 }
+
+/// Hex BLAKE3: how scenes, pictures, weights and tokenizers are named by content.
+pub fn digest_of(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}

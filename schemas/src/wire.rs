@@ -94,3 +94,31 @@ fn upgrade_slowly<M: Message>(bytes: &[u8], found: u16) -> Result<M, WireError> 
     let body = M::upgrade(found, envelope.m).ok_or(unknown)?;
     rmpv::ext::from_value(body).map_err(|e| malformed(e.to_string()))
 }
+
+/// Any MessagePack as text, for people: byte strings as their length, long values cut.
+pub fn describe(bytes: &[u8]) -> String {
+    let mut rest = bytes;
+    match rmpv::decode::read_value(&mut rest) {
+        Ok(value) => describe_value(&value, 0),
+        Err(error) => format!("{} bytes that are no MessagePack: {error}", bytes.len()),
+    }
+}
+
+fn describe_value(value: &rmpv::Value, depth: usize) -> String {
+    let pad = "  ".repeat(depth);
+    match value {
+        rmpv::Value::Map(entries) => entries
+            .iter()
+            .map(|(key, value)| match value {
+                rmpv::Value::Map(_) => format!("{pad}{key}:\n{}", describe_value(value, depth + 1)),
+                _ => format!("{pad}{key}: {}", describe_value(value, depth + 1)),
+            })
+            .collect::<Vec<_>>()
+            .join("\n"),
+        rmpv::Value::Binary(bytes) => format!("{} bytes", bytes.len()),
+        other => {
+            let text = other.to_string();
+            if text.chars().count() > 400 { format!("{}…", text.chars().take(400).collect::<String>()) } else { text }
+        }
+    }
+}

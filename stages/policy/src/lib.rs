@@ -1,1 +1,35 @@
-//! See ARCHITECTURE.md.
+//! The policy: a language model of the Qwen2 shape, the engine that serves it and the trainer that moves it.
+//!
+//! In: token ids. Out: sampled ids with their log-probabilities ([`Engine`]), and weights in Hugging Face layout ([`Trainer`]).
+//! The only crate that links libtorch; it knows no message, no broker, no tokenizer and no clock.
+//!
+//! One forward pass, [`model`], serves both: what the engine samples from and what the trainer computes are the same numbers
+//! but for rounding. Both mask the same banned ids and divide by the same temperature.
+
+mod batch;
+mod checkpoint;
+mod config;
+mod device;
+mod engine;
+mod error;
+mod init;
+mod kv;
+mod model;
+mod objective;
+mod optimizer;
+mod sample;
+mod scheduler;
+mod train;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+pub use batch::{Branch, Sequence, Span};
+pub use config::ModelConfig;
+pub use device::{register_cuda, set_threads};
+pub use engine::{Engine, EngineOptions, Generated, Request};
+pub use error::{Error, Result};
+pub use objective::{Reinforce, Stats};
+pub use tch::Device;
+pub use train::{Trainer, TrainerOptions};

@@ -1,0 +1,77 @@
+//! `errand bench NAME`: measures one thing and gives one JSON object,
+//! `{bench, machine, commit, figures: {name: number}, rivals: {name: number}}`.
+
+mod control;
+mod hops;
+mod process;
+mod scaling;
+mod scenes;
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+/// What can be measured.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Turns a second through all six processes with scripted replies in place of a model.
+    Hops {
+        /// Show pictures in place of text.
+        #[arg(long)]
+        pictures: bool,
+        /// Measured seconds, after three to warm up.
+        #[arg(long, default_value_t = 15.0)]
+        seconds: f64,
+        /// A folder with the Qwen2.5 tokenizer, as ops/make_qwen_tokenizer.py makes it.
+        #[arg(long, env = "ERRAND_QWEN_TOKENIZER")]
+        tokenizer: Option<PathBuf>,
+    },
+    /// Turns a second with 1 to 4 steppers in a world whose step takes 25 ms.
+    Scaling {
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+    },
+    /// Seconds until 64 fetch environments are ready, houses parsed and compiled included.
+    Scenes,
+    /// What learning by reinforcement added: the pipeline against one that spends those minutes on more imitation.
+    Control {
+        pipeline: PathBuf,
+        /// Seeds 1 to this.
+        #[arg(long, default_value_t = 1)]
+        seeds: u64,
+    },
+}
+
+/// Runs a benchmark.
+pub(crate) async fn run(bench: Bench, runs: &Path) -> Result<Value> {
+    match bench {
+        Bench::Hops { pictures, seconds, tokenizer } => hops::run(runs, pictures, seconds, tokenizer).await,
+        Bench::Scaling { seconds } => scaling::run(runs, seconds).await,
+        Bench::Scenes => scenes::run(),
+        Bench::Control { pipeline, seeds } => control::run(runs, &pipeline, seeds).await,
+    }
+}
+
+/// The object that every benchmark prints.
+fn report(bench: &str, figures: Map<String, Value>, rivals: Map<String, Value>) -> Value {
+    json!({ "bench": bench, "machine": machine(), "commit": commit(), "figures": figures, "rivals": rivals })
+}
+
+/// `2 cores, AMD EPYC 7B13`.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).and_then(|rest| rest.split_once(':')).map_or("", |(_, name)| name.trim());
+    format!("{cores} cores, {model}")
+}
+
+fn commit() -> String {
+    let output = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    output.ok().filter(|o| o.status.success()).map_or_else(|| "unknown".into(), |o| String::from_utf8_lossy(&o.stdout).trim().to_string())
+}
+
+/// A run name that no folder has.
+fn free_run(runs: &Path, name: &str) -> String {
+    (1..u32::MAX).map(|n| format!("{name}-{n}")).find(|run| !runs.join(run).exists()).unwrap_or_else(|| name.to_string())
+}

@@ -1,0 +1,126 @@
+//! `errand eval`: judges a policy on a pipeline's held-out episodes, by the one protocol, and keeps a leaderboard.
+
+use crate::{config, kinds, loopback, summary, up};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use schemas::Split;
+use schemas::pipeline::{Engine, Pipeline};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What `errand eval` takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Arguments {
+    /// Whose world, prompt, limits and held-out episodes are used.
+    pipeline: PathBuf,
+    /// A Hugging Face folder, `random` or `expert`.
+    #[arg(long)]
+    policy: String,
+    /// A frozen episode file in place of the pipeline's own.
+    #[arg(long)]
+    episodes: Option<PathBuf>,
+    /// How many of them.
+    #[arg(long)]
+    count: Option<u64>,
+    /// 0 is greedy.
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// One JSON line is appended for each evaluation.
+    #[arg(long, default_value = "runs/leaderboard.jsonl")]
+    leaderboard: PathBuf,
+}
+
+/// Evaluates, prints the result as JSON and appends it to the leaderboard.
+pub(crate) async fn run(arguments: &Arguments, runs: &Path) -> Result<ExitCode> {
+    let mut loaded = config::load(&arguments.pipeline)?;
+    apply(arguments, &mut loaded.pipeline);
+    let digest = episodes_digest(&loaded.pipeline)?;
+    let pass = match arguments.policy.as_str() {
+        "expert" => expert(&loaded.pipeline)?,
+        policy => played(policy, loaded.clone(), runs).await?,
+    };
+    let greedy = loaded.pipeline.sampling.validation_temperature == 0.0;
+    let line = json!({
+        "policy": arguments.policy,
+        "pipeline": loaded.pipeline.name,
+        "world": loaded.pipeline.world.name,
+        "inputs": if loaded.pipeline.world.pictures { "pictures" } else { "text: ground-truth perception" },
+        "episodes_digest": digest,
+        "actions": if greedy { "greedy" } else { "sampled" },
+        "result": pass,
+    });
+    append(&arguments.leaderboard, &line)?;
+    println!("{}", serde_json::to_string_pretty(&line)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn apply(arguments: &Arguments, pipeline: &mut Pipeline) {
+    if let Some(file) = &arguments.episodes {
+        pipeline.episodes.validation_file = file.display().to_string();
+    }
+    if let Some(count) = arguments.count {
+        pipeline.episodes.validation = count;
+    }
+    if let Some(temperature) = arguments.temperature {
+        pipeline.sampling.validation_temperature = temperature;
+    }
+}
+
+/// The frozen file's digest, or what its levels follow from.
+fn episodes_digest(pipeline: &Pipeline) -> Result<String> {
+    let file = &pipeline.episodes.validation_file;
+    if file.is_empty() {
+        return Ok(format!("held-out levels of `{}`, the first {}", pipeline.world.name, pipeline.episodes.validation));
+    }
+    let bytes = std::fs::read(file).with_context(|| format!("`{file}` cannot be read"))?;
+    Ok(schemas::digest_of(&bytes))
+}
+
+/// The expert, in this process.
+fn expert(pipeline: &Pipeline) -> Result<Value> {
+    let kind = kinds::kind(pipeline)?;
+    let tasks = (0..pipeline.episodes.validation)
+        .map(|number| kind.held_out(number).map_err(anyhow::Error::msg))
+        .collect::<Result<Vec<_>>>()?;
+    let ends = loopback::run_expert(pipeline, kind.as_ref(), Split::Val, &tasks)?;
+    let count = ends.len().max(1) as f64;
+    let share = |holds: &dyn Fn(&schemas::End) -> bool| ends.iter().filter(|e| holds(e)).count() as f64 / count;
+    Ok(json!({
+        "episodes": ends.len(),
+        "success": share(&|e| e.success),
+        "lenient": share(&|e| e.lenient),
+        "mean_steps": ends.iter().map(|e| f64::from(e.steps)).sum::<f64>() / count,
+    }))
+}
+
+/// A policy, through the whole pipeline: a run whose schedule is empty, so that only the validation pass is left.
+async fn played(policy: &str, mut loaded: config::Loaded, runs: &Path) -> Result<Value> {
+    match policy {
+        "random" => loaded.pipeline.generator.engine = Engine::Scripted,
+        "blind" => bail!("`blind` is not there yet; allowed: a policy folder, random, expert"),
+        folder if Path::new(folder).is_dir() => loaded.pipeline.policy.folder = folder.to_string(),
+        other => bail!("`{other}` is no folder; allowed: a policy folder, random, expert"),
+    }
+    loaded.pipeline.schedule.clear();
+    loaded.pipeline.learner.validate = true;
+    loaded.text = toml::to_string(&loaded.pipeline)?;
+    let options = up::Options { nats: None, run: None, runs: runs.to_path_buf(), resume: false, feasibility: false };
+    let summary = up::up(&loaded, &options).await?.context("the evaluation was stopped")?;
+    let passes = &summary.json["validation"];
+    passes.as_array().and_then(|all| all.last()).cloned().context("no validation pass was made")
+}
+
+fn append(path: &Path, line: &Value) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("`{}` cannot be written", path.display()))?;
+    writeln!(file, "{line}")?;
+    Ok(())
+}

@@ -1,0 +1,393 @@
+//! The engine: continuous batching over the model.
+//!
+//! In: [`Request`]s. Out: [`Generated`]. Each [`Engine::step`] is one forward pass over slices of any number of sequences:
+//! one token of each that is sampling, and chunks of prompts. A rollout's keys and values stay between its turns, so that a
+//! turn computes its new tokens only; members of a group start from the first one's keys and values.
+
+use crate::kv::KvCache;
+use crate::model::{Model, download, upload};
+use crate::scheduler::{CHUNK, Limits, Running, Scheduler, Slice};
+use crate::{Error, ModelConfig, Result, sample, weights};
+use schemas::Sampling;
+use std::collections::{BTreeMap, BTreeSet};
+use tch::{Device, Kind, Tensor};
+
+/// Added to the scores of banned ids: far enough below any score that their probability is exactly 0 in f32.
+pub(crate) const BAN: f32 = -1e9;
+
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Sequences computed at once.
+    pub max_num_seqs: usize,
+    /// Tokens of one forward pass.
+    pub max_num_batched_tokens: usize,
+    /// Memory for keys and values, MiB. Never passed.
+    pub kv_cache_mib: usize,
+    /// Ids that are never sampled. The trainer is given the same.
+    pub banned: Vec<u32>,
+    /// Each request is computed alone, in slices of fixed size: its result depends on its tokens, the weights and its seed.
+    pub deterministic: bool,
+    /// Keep a rollout's keys and values when its next turn asks for another version, or compute them again.
+    pub keep_kv: bool,
+    pub device: Device,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            max_num_seqs: 64,
+            max_num_batched_tokens: 4096,
+            kv_cache_mib: 512,
+            banned: vec![],
+            deterministic: false,
+            keep_kv: true,
+            device: Device::Cpu,
+        }
+    }
+}
+
+/// A reply that is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The caller's name for it; comes back in [`Generated`].
+    pub ticket: u64,
+    /// Whose keys and values may be reused: one growing token sequence.
+    pub rollout: u64,
+    /// Rollouts of a group often start alike.
+    pub group: u64,
+    pub tokens: Vec<u32>,
+    /// Weights to sample with; must be loaded.
+    pub version: u64,
+    pub sampling: Sampling,
+    /// Any one of these ends the reply, and is part of it.
+    pub stop_ids: Vec<u32>,
+}
+
+/// A finished reply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generated {
+    pub ticket: u64,
+    /// The ids as sampled, the stop id included where one was sampled.
+    pub tokens: Vec<u32>,
+    /// Of each sampled id, after temperature and ban (under greedy sampling at temperature 1); filters do not enter.
+    pub logprobs: Vec<f32>,
+    /// `(version, count)`: which weights sampled the next `count` tokens.
+    pub versions: Vec<(u64, u32)>,
+    /// `max_tokens` was reached before a stop id.
+    pub cut: bool,
+}
+
+#[derive(Debug)]
+pub struct Engine {
+    config: ModelConfig,
+    options: EngineOptions,
+    models: BTreeMap<u64, Model>,
+    /// Versions given up that requests still need.
+    leaving: BTreeSet<u64>,
+    scheduler: Scheduler,
+    kv: KvCache,
+    ban: Tensor,
+    band: Band,
+}
+
+impl Engine {
+    /// An engine without weights.
+    ///
+    /// # Errors
+    /// Where the cache holds not even one block, or a banned id is none of the vocabulary's.
+    pub fn new(config: ModelConfig, options: EngineOptions) -> Result<Engine> {
+        let capacity = KvCache::capacity(&config, options.kv_cache_mib)?;
+        let limits = Limits {
+            max_num_seqs: options.max_num_seqs.max(1),
+            max_num_batched_tokens: options.max_num_batched_tokens,
+            max_len: config.max_position_embeddings,
+            deterministic: options.deterministic,
+            keep_kv: options.keep_kv,
+        };
+        let ban = ban_row(&config, &options.banned, options.device)?;
+        let kv = KvCache::new(&config, capacity, options.device)?;
+        let scheduler = Scheduler::new(limits, capacity);
+        let band = Band { mask: None, past: 0, device: options.device };
+        Ok(Engine { config, options, models: BTreeMap::new(), leaving: BTreeSet::new(), scheduler, kv, ban, band })
+    }
+
+    /// Holds the weights of a version, from the bytes of a safetensors file.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::Missing`] or [`Error::Weights`] where they are not of this model.
+    pub fn load(&mut self, version: u64, safetensors: &[u8]) -> Result<()> {
+        let model = Model::new(&self.config, &weights::read(&self.config, safetensors)?, self.options.device)?;
+        self.models.insert(version, model);
+        self.leaving.remove(&version);
+        Ok(())
+    }
+
+    /// Gives a version up. Requests that name it are still answered with it.
+    pub fn drop_version(&mut self, version: u64) {
+        if self.scheduler.version_in_use(version) {
+            self.leaving.insert(version);
+        } else {
+            self.models.remove(&version);
+        }
+    }
+
+    /// Versions that requests may name, oldest first.
+    pub fn versions(&self) -> Vec<u64> {
+        self.models.keys().filter(|v| !self.leaving.contains(v)).copied().collect()
+    }
+
+    /// Takes a request.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where it can never be answered: a version not held, an id outside the vocabulary, too long.
+    pub fn submit(&mut self, request: Request) -> Result<()> {
+        let refuse = |reason: String| Err(Error::Request { ticket: request.ticket, reason });
+        if !self.models.contains_key(&request.version) || self.leaving.contains(&request.version) {
+            return refuse(format!("version {} is not held; held: {:?}", request.version, self.versions()));
+        }
+        if let Some(id) = request.tokens.iter().find(|id| **id as usize >= self.config.vocab_size) {
+            return refuse(format!("token {id} lies outside the vocabulary of {}", self.config.vocab_size));
+        }
+        self.scheduler.submit(request)
+    }
+
+    /// Requests that hold room.
+    pub fn running(&self) -> usize {
+        self.scheduler.running.len()
+    }
+
+    /// Requests that wait for room.
+    pub fn waiting(&self) -> usize {
+        self.scheduler.waiting()
+    }
+
+    /// Share of the cache in use, idle rollouts' included.
+    pub fn kv_use(&self) -> f64 {
+        let (used, all) = self.scheduler.usage();
+        used as f64 / all as f64
+    }
+
+    /// Drops what is kept of a rollout.
+    pub fn forget(&mut self, rollout: u64) {
+        self.scheduler.forget(rollout);
+    }
+
+    /// Gives a request up. True if it was waiting or running.
+    pub fn cancel(&mut self, ticket: u64) -> bool {
+        let known = self.scheduler.cancel(ticket);
+        self.release_versions();
+        known
+    }
+
+    /// What a running request has sampled so far: for callers that look for stop texts, and then call [`Engine::stop`].
+    pub fn sampled(&self, ticket: u64) -> Option<&[u32]> {
+        let running = self.scheduler.running.iter().find(|r| r.request.ticket == ticket)?;
+        Some(&running.tokens[running.prompt..])
+    }
+
+    /// Ends a running request as if it had sampled a stop id.
+    pub fn stop(&mut self, ticket: u64) -> Option<Generated> {
+        let index = self.scheduler.running.iter().position(|r| r.request.ticket == ticket)?;
+        let generated = finished(self.scheduler.finish(index), false);
+        self.release_versions();
+        Some(generated)
+    }
+
+    /// One forward pass. Gives what it finished; nothing is left to do when [`Engine::running`] and [`Engine::waiting`] are 0.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] where libtorch fails, for instance without memory.
+    pub fn step(&mut self) -> Result<Vec<Generated>> {
+        let _guard = tch::no_grad_guard();
+        for copy in self.scheduler.admit() {
+            self.kv.copy(copy.from, copy.to, copy.len);
+        }
+        let mut by_version: BTreeMap<u64, Vec<Slice>> = BTreeMap::new();
+        for slice in self.scheduler.schedule() {
+            by_version.entry(self.scheduler.running[slice.index].request.version).or_default().push(slice);
+        }
+        for (version, slices) in by_version {
+            self.compute(version, &slices)?;
+        }
+        let mut done = vec![];
+        for index in (0..self.scheduler.running.len()).rev() {
+            if let Some(cut) = ending(&self.scheduler.running[index]) {
+                done.push(finished(self.scheduler.finish(index), cut));
+            }
+        }
+        done.reverse();
+        self.release_versions();
+        Ok(done)
+    }
+
+    fn release_versions(&mut self) {
+        let unused: Vec<u64> = self.leaving.iter().filter(|v| !self.scheduler.version_in_use(**v)).copied().collect();
+        for version in unused {
+            self.leaving.remove(&version);
+            self.models.remove(&version);
+        }
+    }
+
+    /// Computes slices with one version's weights, and samples a token where a sequence has been computed to its end.
+    fn compute(&mut self, version: u64, slices: &[Slice]) -> Result<()> {
+        let plan = Plan::new(&self.scheduler.running, slices);
+        let model = &self.models[&version];
+        let to = |ids: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(ids)?.f_to_device(self.options.device)?) };
+        let (tokens, positions, places, keep) = (to(&plan.tokens)?, to(&plan.positions)?, to(&plan.places)?, to(&plan.keep)?);
+        let last = self.config.num_hidden_layers - 1;
+        let (kv, band) = (&mut self.kv, &mut self.band);
+        let width = self.config.hidden_size as i64;
+        let hidden = model.forward(&tokens, &positions, &keep, &mut |layer, q, k, v| {
+            let _ = kv.keys[layer].index_copy_(0, &places, k);
+            let _ = kv.values[layer].index_copy_(0, &places, v);
+            let parts: Vec<Tensor> = plan
+                .spans
+                .iter()
+                .filter(|span| layer < last || span.ends)
+                .map(|span| attend(span, layer == last, q, &kv.keys[layer], &kv.values[layer], band).reshape([-1, width]))
+                .collect();
+            if parts.is_empty() { q.narrow(0, 0, 0).reshape([0, width]) } else { Tensor::cat(&parts, 0) }
+        });
+        for (slice, span) in slices.iter().zip(&plan.spans) {
+            self.scheduler.running[slice.index].computed += span.count as usize;
+        }
+        let sampling: Vec<usize> = slices.iter().zip(&plan.spans).filter(|(_, span)| span.ends).map(|(slice, _)| slice.index).collect();
+        if !sampling.is_empty() {
+            self.sample(version, &hidden, &sampling)?;
+        }
+        Ok(())
+    }
+
+    /// Samples one token for each row of final hidden states.
+    fn sample(&mut self, version: u64, hidden: &Tensor, rows: &[usize]) -> Result<()> {
+        let running = &mut self.scheduler.running;
+        let temperature = |index: &usize| if running[*index].request.sampling.temperature > 0.0 { running[*index].request.sampling.temperature } else { 1.0 };
+        let temperatures: Vec<f32> = rows.iter().map(temperature).collect();
+        let mut logits = self.models[&version].logits(hidden);
+        if temperatures.iter().any(|t| *t != 1.0) {
+            logits = logits / upload(&temperatures, &[rows.len(), 1], self.options.device)?;
+        }
+        let logprobs = download(&(logits + &self.ban).log_softmax(-1, Kind::Float));
+        for (row, index) in logprobs.chunks_exact(self.config.vocab_size).zip(rows) {
+            let sequence = &mut running[*index];
+            let id = sample::pick(row, &sequence.request.sampling, &mut sequence.rng);
+            sequence.tokens.push(id as u32);
+            sequence.logprobs.push(row[id]);
+        }
+        Ok(())
+    }
+}
+
+/// A row to add to scores: [`BAN`] at banned ids, 0 elsewhere.
+pub(crate) fn ban_row(config: &ModelConfig, banned: &[u32], device: Device) -> Result<Tensor> {
+    let mut row = vec![0.0; config.vocab_size];
+    for id in banned {
+        // A tokenizer may know more ids than the model has rows for; those can never be sampled.
+        if let Some(value) = row.get_mut(*id as usize) {
+            *value = BAN;
+        }
+    }
+    if row.iter().all(|value| *value != 0.0) {
+        return Err(Error::Options("every token of the vocabulary is banned".into()));
+    }
+    upload(&row, &[config.vocab_size], device)
+}
+
+/// Whether a sequence is at its end, and if so whether it was cut.
+fn ending(running: &Running) -> Option<bool> {
+    let sampled = &running.tokens[running.prompt..];
+    let last = sampled.last()?;
+    if running.request.stop_ids.contains(last) {
+        return Some(false);
+    }
+    (sampled.len() >= running.request.sampling.max_tokens as usize).then_some(true)
+}
+
+fn finished(running: Running, cut: bool) -> Generated {
+    let Running { request, tokens, prompt, logprobs, .. } = running;
+    let versions = if logprobs.is_empty() { vec![] } else { vec![(request.version, logprobs.len() as u32)] };
+    Generated { ticket: request.ticket, tokens: tokens[prompt..].to_vec(), logprobs, versions, cut }
+}
+
+/// Where one slice lies in the flat batch and in the arena.
+struct Span {
+    /// First row of the flat batch.
+    offset: i64,
+    count: i64,
+    /// First token of the sequence's run in the arena.
+    start: i64,
+    /// Tokens of the sequence before this slice.
+    past: i64,
+    /// Whether the slice reaches the sequence's end, so that a token is sampled after it.
+    ends: bool,
+}
+
+/// The flat batch of some slices.
+struct Plan {
+    tokens: Vec<i64>,
+    positions: Vec<i64>,
+    /// Row of the arena for each token's keys and values.
+    places: Vec<i64>,
+    /// Rows of the batch after which a token is sampled.
+    keep: Vec<i64>,
+    spans: Vec<Span>,
+}
+
+impl Plan {
+    fn new(running: &[Running], slices: &[Slice]) -> Plan {
+        let mut plan = Plan { tokens: vec![], positions: vec![], places: vec![], keep: vec![], spans: vec![] };
+        for slice in slices {
+            let sequence = &running[slice.index];
+            let (past, start) = (sequence.computed, sequence.room.start);
+            let ends = past + slice.count == sequence.tokens.len();
+            let (offset, count) = (plan.tokens.len() as i64, slice.count as i64);
+            plan.spans.push(Span { offset, count, start: start as i64, past: past as i64, ends });
+            plan.tokens.extend(sequence.tokens[past..past + slice.count].iter().map(|id| i64::from(*id)));
+            plan.positions.extend((past..past + slice.count).map(|p| p as i64));
+            plan.places.extend((start + past..start + past + slice.count).map(|p| p as i64));
+            if ends {
+                plan.keep.push(offset + count - 1);
+            }
+        }
+        plan
+    }
+}
+
+/// Attention of one slice over its sequence so far. With `final_row` only the slice's last query is answered.
+fn attend(span: &Span, final_row: bool, q: &Tensor, keys: &Tensor, values: &Tensor, band: &mut Band) -> Tensor {
+    let known = span.past + span.count;
+    let side = |arena: &Tensor| arena.narrow(0, span.start, known).unsqueeze(0).transpose(1, 2);
+    let (k, v) = (side(keys), side(values));
+    if span.count == 1 || final_row {
+        // One query sees every key; the heads that share keys are put side by side as queries, and no mask is needed.
+        let (kv_heads, dim) = (keys.size()[1], keys.size()[2]);
+        let q = q.narrow(0, span.offset + span.count - 1, 1).reshape([1, kv_heads, -1, dim]);
+        return Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, 0.0, false, None, false);
+    }
+    let q = q.narrow(0, span.offset, span.count).unsqueeze(0).transpose(1, 2);
+    let mask = if span.past > 0 { Some(band.mask(span.count, span.past)) } else { None };
+    Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, span.past == 0, None, true).transpose(1, 2)
+}
+
+/// Causal masks of slices that do not start their sequence, all cut from one matrix: row `i` is 0 up to column `i + past` and
+/// minus infinity after it.
+#[derive(Debug)]
+struct Band {
+    mask: Option<Tensor>,
+    past: i64,
+    device: Device,
+}
+
+impl Band {
+    /// `[count, past + count]`
+    fn mask(&mut self, count: i64, past: i64) -> Tensor {
+        let rows = CHUNK as i64;
+        if self.mask.is_none() || self.past < past {
+            self.past = (past + 512) / 512 * 512;
+            let ahead = Tensor::ones([rows, self.past + rows], (Kind::Float, self.device)).triu(self.past + 1);
+            self.mask = Some(ahead * f64::from(f32::MIN));
+        }
+        let all = self.mask.as_ref().expect("just made");
+        all.narrow(0, 0, count).narrow(1, self.past - past, past + count)
+    }
+}

@@ -1,0 +1,115 @@
+//! FrozenLake with slow steps: the one world that is not pure, since waiting is its purpose.
+//!
+//! It stands for a simulator that takes milliseconds a step, so that a benchmark can show how throughput grows with steppers.
+
+use crate::frozenlake::Lake;
+use crate::kinds;
+use crate::{Acted, ActionName, Kind, Picture, Plan, RewardBounds, Scene, Standing, Task, World};
+use std::time::Duration;
+
+/// Longest step.
+const STEP_MS_MAX: u64 = 60_000;
+const STEP_MS_DEFAULT: u64 = 25;
+
+/// The kind `delay`: FrozenLake's settings, and `step_ms`, the milliseconds that each action takes (25).
+pub struct Delay {
+    lake: Lake,
+    step: Duration,
+}
+
+impl Delay {
+    /// # Errors
+    /// A line that names the setting and what is allowed.
+    pub fn new(pictures: bool, table: &toml::Table) -> Result<Delay, String> {
+        let mut table = table.clone();
+        let step_ms = match table.remove("step_ms") {
+            None => STEP_MS_DEFAULT,
+            Some(toml::Value::Integer(value)) if value >= 0 => value as u64,
+            Some(other) => return Err(format!("world.settings.step_ms is {other}: allowed is 0 to {STEP_MS_MAX}")),
+        };
+        kinds::within("step_ms", step_ms, 0, STEP_MS_MAX)?;
+        Ok(Delay { lake: Lake::new(pictures, &table)?, step: Duration::from_millis(step_ms) })
+    }
+}
+
+impl Kind for Delay {
+    fn name(&self) -> &'static str {
+        "delay"
+    }
+
+    fn actions(&self) -> &[ActionName] {
+        self.lake.actions()
+    }
+
+    fn rules(&self) -> String {
+        self.lake.rules()
+    }
+
+    fn reward_bounds(&self, steps: u32) -> RewardBounds {
+        self.lake.reward_bounds(steps)
+    }
+
+    fn sample(&self, seed: u64, bucket: Option<&str>) -> Result<Task, String> {
+        self.lake.sample(seed, bucket)
+    }
+
+    fn held_out(&self, number: u64) -> Result<Task, String> {
+        self.lake.held_out(number)
+    }
+
+    fn buckets(&self) -> Vec<String> {
+        self.lake.buckets()
+    }
+
+    fn scene(&self, task: &Task) -> Result<Option<Scene>, String> {
+        self.lake.scene(task)
+    }
+
+    fn start(&self, task: &Task, scene: Option<&[u8]>) -> Result<Box<dyn World>, String> {
+        Ok(Box::new(Slow { world: self.lake.start(task, scene)?, step: self.step }))
+    }
+
+    fn corpus(&self, lines: usize) -> Vec<String> {
+        self.lake.corpus(lines)
+    }
+}
+
+struct Slow {
+    world: Box<dyn World>,
+    step: Duration,
+}
+
+impl World for Slow {
+    fn observe(&self) -> String {
+        self.world.observe()
+    }
+
+    fn pictures(&self) -> Vec<Picture> {
+        self.world.pictures()
+    }
+
+    fn instruction(&self) -> String {
+        self.world.instruction()
+    }
+
+    fn act(&mut self, action: &str) -> Result<Acted, String> {
+        std::thread::sleep(self.step);
+        self.world.act(action)
+    }
+
+    fn expert(&mut self, actions: usize) -> Plan {
+        self.world.expert(actions)
+    }
+
+    fn standing(&self) -> Standing {
+        self.world.standing()
+    }
+
+    fn state_key(&self) -> u64 {
+        self.world.state_key()
+    }
+
+    fn memory(&self, max_chars: usize) -> String {
+        self.world.memory(max_chars)
+    }
+}

@@ -1,0 +1,34 @@
+//! `kill -9` of each stage in turn, in the middle of a run: it ends by itself, and the audit is clean.
+
+use anyhow::Result;
+use journeys::{Journey, small_pipeline};
+use std::time::Duration;
+
+#[test]
+fn a_run_survives_the_death_of_each_stage() -> Result<()> {
+    let pipeline = small_pipeline(false).replace("batches = 6", "batches = 40").replace("batches = 4", "batches = 20");
+    let mut journey = Journey::start(&pipeline, &[])?;
+    journey.wait_until(Duration::from_secs(60), "the first turns", |all| {
+        all.values().any(|p| p.stage == "env-stepper" && p.gauges.get("turns_total").is_some_and(|t| *t > 20.0))
+    })?;
+    for stage in ["env-stepper", "prompt-renderer", "generator", "recorder", "learner", "scene-loader"] {
+        journey.kill(stage)?;
+    }
+    let summary = journey.finish(Duration::from_secs(240))?;
+    assert_eq!(summary["audit"]["clean"], true, "{summary:#}");
+    assert!(summary["restarts"].as_u64().expect("a count") >= 6, "{summary:#}");
+    Ok(())
+}
+
+#[test]
+fn a_run_survives_a_restart_of_the_server() -> Result<()> {
+    let pipeline = small_pipeline(false).replace("batches = 6", "batches = 30");
+    let mut journey = Journey::start(&pipeline, &[])?;
+    journey.wait_until(Duration::from_secs(60), "the first turns", |all| {
+        all.values().any(|p| p.stage == "env-stepper" && p.gauges.get("turns_total").is_some_and(|t| *t > 20.0))
+    })?;
+    journey.server.restart().map_err(|e| anyhow::anyhow!("{e}"))?;
+    let summary = journey.finish(Duration::from_secs(240))?;
+    assert_eq!(summary["audit"]["clean"], true, "{summary:#}");
+    Ok(())
+}

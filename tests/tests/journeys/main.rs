@@ -1,0 +1,8 @@
+//! Whole runs with real processes. Each module is one journey.
+
+mod bad_input;
+mod deterministic;
+mod interrupt;
+mod kills;
+mod small_run;
+mod visitor;
