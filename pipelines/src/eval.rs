@@ -84,7 +84,7 @@ fn expert(pipeline: &Pipeline) -> Result<Value> {
     let tasks = (0..pipeline.episodes.validation)
         .map(|number| kind.held_out(number).map_err(anyhow::Error::msg))
         .collect::<Result<Vec<_>>>()?;
-    let ends = loopback::run_expert(pipeline, kind.as_ref(), Split::Val, &tasks)?;
+    let ends = loopback::run_expert(pipeline, &kind, Split::Val, &tasks)?;
     let count = ends.len().max(1) as f64;
     let share = |holds: &dyn Fn(&schemas::End) -> bool| ends.iter().filter(|e| holds(e)).count() as f64 / count;
     Ok(json!({

@@ -5,7 +5,7 @@ use schemas::pipeline::{Engine, Pipeline};
 use schemas::{End, EndReason, Split, seed_of};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use worlds::Kind;
+use worlds::{Kind, RewardBounds};
 
 const EPISODES: u64 = 50;
 /// Below this share a pipeline is refused.
@@ -42,7 +42,7 @@ pub(crate) fn check(pipeline: &Pipeline, kind: Arc<dyn Kind>) -> Result<Share> {
             kind.sample(seed, None).map_err(anyhow::Error::msg)
         })
         .collect::<Result<Vec<_>>>()?;
-    let ends = crate::loopback::run_expert(pipeline, kind.as_ref(), Split::Expert, &tasks)?;
+    let ends = crate::loopback::run_expert(pipeline, &kind, Split::Expert, &tasks)?;
     let share = measure(pipeline, &ends);
     if share.required && (share.solved as f64) < LEAST_SHARE * share.asked as f64 {
         let binding = share.binding.unwrap_or("none in particular: the expert itself fails");
@@ -77,13 +77,7 @@ fn measure(pipeline: &Pipeline, ends: &[End]) -> Share {
 
 /// The worst success must out-score the best failure, format and progress rewards included.
 fn rewards_are_ordered(pipeline: &Pipeline, kind: &dyn Kind) -> Result<()> {
-    let (r, limits) = (&pipeline.rewards, &pipeline.limits);
-    let bounds = kind.reward_bounds(limits.steps);
-    let paid = if kind.pays_success() { 0.0 } else { r.success };
-    let penalty = r.step_penalty * limits.steps as f32;
-    let format_most = if r.format_per_turn { r.format * limits.turns as f32 } else { r.format };
-    let worst_success = bounds.worst_success + paid - penalty;
-    let best_failure = bounds.best_failure + format_most + r.progress;
+    let RewardBounds { worst_success, best_failure } = env_stepper::rewards::bounds(pipeline, kind.reward_bounds(pipeline.limits.steps));
     if worst_success > best_failure {
         return Ok(());
     }

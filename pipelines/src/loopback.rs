@@ -8,9 +8,13 @@ use kit::stage::{Delivered, Delivery, Durable, Identity, Input, Now, Output, Sta
 use schemas::pipeline::Pipeline;
 use schemas::subjects::{self, Stream};
 use schemas::{End, Episode, EpisodeId, Mode, PolicyPin, SceneRef, Split};
+use env_stepper::Stepper;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use worlds::{Kind, Task};
 
+/// Rollouts side by side.
+const SLOTS: usize = 16;
 const RUN: &str = "loopback";
 /// Inputs that an episode may take on average before the loop is called stuck.
 const INPUTS_PER_EPISODE: usize = 200_000;
@@ -19,9 +23,9 @@ const INPUTS_PER_EPISODE: usize = 200_000;
 ///
 /// # Errors
 /// A task that cannot be started, or a stage that gives up.
-pub(crate) fn run_expert(pipeline: &Pipeline, kind: &dyn Kind, split: Split, tasks: &[Task]) -> Result<Vec<End>> {
+pub(crate) fn run_expert(pipeline: &Pipeline, kind: &Arc<dyn Kind>, split: Split, tasks: &[Task]) -> Result<Vec<End>> {
     let mut objects: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    for (name, bytes) in crate::artifacts::prepare(pipeline, kind)? {
+    for (name, bytes) in crate::artifacts::prepare(pipeline, kind.as_ref())? {
         objects.insert(name.to_string(), bytes);
     }
     let mut episodes = VecDeque::new();
@@ -33,7 +37,7 @@ pub(crate) fn run_expert(pipeline: &Pipeline, kind: &dyn Kind, split: Split, tas
         });
         episodes.push_back(episode(pipeline, split, number as u64, task, scene));
     }
-    Loopback::new(pipeline, objects)?.run(episodes)
+    Loopback::new(pipeline, kind.clone(), objects).run(episodes)
 }
 
 fn episode(pipeline: &Pipeline, split: Split, number: u64, task: &Task, scene: Option<SceneRef>) -> Episode {
@@ -69,7 +73,7 @@ struct Loopback {
 }
 
 impl Loopback {
-    fn new(pipeline: &Pipeline, objects: BTreeMap<String, Vec<u8>>) -> Result<Loopback> {
+    fn new(pipeline: &Pipeline, kind: Arc<dyn Kind>, objects: BTreeMap<String, Vec<u8>>) -> Loopback {
         let identity = |id: &str| Identity {
             run: RUN.into(),
             id: id.into(),
@@ -79,23 +83,20 @@ impl Loopback {
             folder: std::path::PathBuf::from("."),
             pipeline: pipeline.clone(),
         };
-        let stepper = env_stepper::stage(identity("env-stepper-1"))?;
-        let renderer = prompt_renderer::stage(identity("prompt-renderer-1"))?;
+        let stepper: Box<dyn Stage> = Box::new(Stepper::new(&identity("env-stepper-1"), kind, env_stepper::Options { slots: SLOTS as u32, ..Default::default() }));
+        let renderer: Box<dyn Stage> = Box::new(prompt_renderer::Renderer::new(identity("prompt-renderer-1")));
         let inputs = VecDeque::from([(true, Input::Started), (false, Input::Started)]);
-        Ok(Loopback { stepper, renderer, objects, inputs, ends: BTreeMap::new(), sequence: 0, mono_ms: 0 })
+        Loopback { stepper, renderer, objects, inputs, ends: BTreeMap::new(), sequence: 0, mono_ms: 0 }
     }
 
     fn run(mut self, mut episodes: VecDeque<Episode>) -> Result<Vec<End>> {
         let count = episodes.len();
-        let slots = 16;
-        let mut under_way = 0;
         for _ in 0..count.max(1) * INPUTS_PER_EPISODE {
             if self.ends.len() == count {
                 return Ok(self.ends.into_values().collect());
             }
-            under_way = under_way.min(count - self.ends.len());
             let started = count - episodes.len() - self.ends.len();
-            if started < slots
+            if started < SLOTS
                 && let Some(episode) = episodes.pop_front()
             {
                 let input = self.deliver(&episode);
@@ -121,7 +122,7 @@ impl Loopback {
         Input::Message {
             subject: subjects::episodes(RUN, &episode.world, episode.id.split),
             headers: BTreeMap::new(),
-            payload: schemas::encode(episode).into(),
+            payload: schemas::encode(episode),
             delivery: Some(Delivered {
                 delivery: Delivery(self.sequence),
                 count: 1,

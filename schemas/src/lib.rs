@@ -37,3 +37,6 @@ pub use rejected::Rejected;
 pub use segment::{F32s, ImageSpan, Label, Segment, Source, TurnSpan, U32s};
 pub use uses::{Uses, UsesError, UsesFile};
 pub use wire::{Message, WireError, decode, encode};
+
+#[cfg(test)]
+mod tests;

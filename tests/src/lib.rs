@@ -36,7 +36,7 @@ impl Journey {
     /// A program that is not built, or a server that does not start.
     pub fn start(pipeline: &str, arguments: &[&str]) -> Result<Journey> {
         let home = tempfile::tempdir()?;
-        let server = kit::testing::NatsServer::start().map_err(|e| anyhow::anyhow!("{e}"))?;
+        let server = kit::testing::NatsServer::start();
         let file = home.path().join("pipeline.toml");
         std::fs::write(&file, pipeline)?;
         let log = std::fs::File::create(home.path().join("errand.log"))?;

@@ -14,6 +14,9 @@ mod error;
 mod memory;
 mod tags;
 
+#[cfg(test)]
+mod testing;
+
 pub use error::Error;
 pub use format::{ActionSpec, Parsed, ReplyParts};
 pub use image::ImageSettings;

@@ -64,6 +64,22 @@ pub fn order_from_parent() -> std::io::Result<Order> {
     Ok(order)
 }
 
+/// The command that starts this program once more for one episode: its own arguments, but for those that must differ.
+pub fn command(program: &str, arguments: impl IntoIterator<Item = String>) -> Vec<String> {
+    const OWN: [&str; 2] = ["--id", "--metrics-port"];
+    let mut command = vec![program.to_string()];
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        if OWN.contains(&argument.as_str()) {
+            arguments.next();
+        } else if !OWN.iter().any(|own| argument.strip_prefix(own).is_some_and(|rest| rest.starts_with('='))) {
+            command.push(argument);
+        }
+    }
+    command.push("--alone".to_string());
+    command
+}
+
 /// The child that is running now, so that a drain can end it.
 #[derive(Clone, Default)]
 pub struct Process(Arc<Mutex<Option<Child>>>);
@@ -77,14 +93,6 @@ impl Process {
     pub fn kill(&self) {
         if let Some(child) = self.lock().as_mut() {
             let _ = child.kill();
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if Arc::strong_count(&self.0) <= 2 {
-            self.kill();
         }
     }
 }
@@ -192,6 +200,13 @@ mod tests {
         assert!(Order::read(&order.bytes()[..9]).is_err());
         assert!(Order::read([0, 0, 0, 0, 255, 255, 255, 255].as_slice()).is_err());
         assert_eq!(run("head -c 15 | tail -c 7 | grep -q episode"), Outcome::Ended);
+    }
+
+    #[test]
+    fn a_child_gets_the_same_arguments_and_a_name_of_its_own() {
+        let given = ["--nats", "nats://a:1", "--id", "x", "--run=r", "--id=y", "--metrics-port=9", "--metrics-port", "0"];
+        let command = command("/bin/env-stepper", given.map(str::to_string));
+        assert_eq!(command, ["/bin/env-stepper", "--nats", "nats://a:1", "--run=r", "--alone"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::alone::{self, AloneDone, Outcome, RunAlone};
 use crate::rollout::{Next, Rollout, unplayed};
 use crate::{Awaited, Held, Stand, Stepper};
 use kit::{Delivered, Now, Output};
-use schemas::{Cancel, EndReason, Episode, EpisodeId, Grant, Split, decode, encode, subjects};
+use schemas::{Cancel, EndReason, Episode, EpisodeId, Grant, Split, decode, digest_of, encode, subjects};
 use std::sync::Arc;
 use worlds::Task;
 
@@ -150,7 +150,7 @@ impl Stepper {
 
     pub(crate) fn scene_came(&mut self, digest: String, bytes: Option<Vec<u8>>, now: Now, out: &mut Vec<Output>) {
         let problem = match bytes {
-            Some(bytes) if blake3::hash(&bytes).to_hex().as_str() == digest => {
+            Some(bytes) if digest_of(&bytes) == digest => {
                 self.scenes.put(digest.clone(), bytes);
                 None
             }

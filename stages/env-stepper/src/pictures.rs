@@ -18,7 +18,7 @@ pub(crate) fn encode(picture: &Picture) -> Result<Frame, String> {
     let mut writer = encoder.write_header().map_err(|e| wrong(e.to_string()))?;
     writer.write_image_data(rgb).map_err(|e| wrong(e.to_string()))?;
     writer.finish().map_err(|e| wrong(e.to_string()))?;
-    Ok(Frame { digest: blake3::hash(&png).to_hex().to_string(), png, width: *width, height: *height, camera: camera.to_string() })
+    Ok(Frame { digest: schemas::digest_of(&png), png, width: *width, height: *height, camera: camera.to_string() })
 }
 
 #[cfg(test)]

@@ -53,7 +53,6 @@ pub(crate) struct Rollout {
     closed: Vec<Segment>,
     /// The open segment between two turns.
     open: Option<Segment>,
-    /// The head of a segment that no reply has come to yet: what is lost with it is copied, never sampled.
     segment_number: u32,
     /// Tokens that a segment of this episode starts with, memory line and carried turns aside; known after the first reply.
     head_tokens: u32,
@@ -306,7 +305,7 @@ impl Rollout {
         end
     }
 
-    #[cfg(test)]
+    /// Primitive actions run so far.
     pub(crate) fn steps(&self) -> u32 {
         self.steps
     }

@@ -1,1 +1,20 @@
-//! See ARCHITECTURE.md.
+//! The generator: samples replies.
+//!
+//! In: [`schemas::Prompt`]s on its own subject, [`schemas::PolicyPublished`]. Does: holds the newest versions of the weights,
+//! decodes many replies at once, samples each turn once. Out: [`schemas::Completion`]s to the stepper that holds the world:
+//! `accepted` at once, `running` each second, then the segment with the reply added. On failure: what cannot be answered
+//! now is `busy` or `version`, what can never be is `failed`; weights that do not fit are refused and the older ones serve on.
+
+pub mod engine;
+pub mod memory;
+pub mod scripted;
+mod serve;
+mod stop;
+pub mod versions;
+
+#[cfg(test)]
+mod tests;
+
+pub use engine::{Engine, Generated, Load, Request};
+pub use scripted::Scripted;
+pub use serve::{Files, Generator, Make};

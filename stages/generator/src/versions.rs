@@ -123,7 +123,8 @@ impl Versions {
 
     fn evict(&mut self, most: usize) -> Vec<u64> {
         let mut dropped = vec![];
-        while self.held.len() > most.max(1) {
+        // The newest and one that is asked for by number always have room.
+        while self.held.len() > most.max(2) {
             let newest = self.held.keys().next_back().copied();
             let idle = self.held.iter().filter(|(version, held)| held.active == 0 && Some(**version) != newest);
             // What was loaded last is about to be used, so the one unused for longest goes.

@@ -148,7 +148,7 @@ fn metadata(root: &Node) -> Result<Metadata, Error> {
 }
 
 fn room(node: &Node) -> Result<Room, Error> {
-    let floor = node.list("floorPolygon", Node::as_point)?;
+    let floor = node.list("floorPolygon", |point| point.as_point())?;
     if floor.len() < 3 || area(&flat(&floor)) < 1e-3 {
         return Err(node.wrong("floorPolygon", "has no area"));
     }
@@ -156,7 +156,7 @@ fn room(node: &Node) -> Result<Room, Error> {
 }
 
 fn wall(node: &Node) -> Result<Wall, Error> {
-    let polygon = node.list("polygon", Node::as_point)?;
+    let polygon = node.list("polygon", |point| point.as_point())?;
     let extent = |pick: fn(&Point) -> f64| {
         let values = polygon.iter().map(pick);
         values.clone().fold(f64::MIN, f64::max) - values.fold(f64::MAX, f64::min)
@@ -169,7 +169,7 @@ fn wall(node: &Node) -> Result<Wall, Error> {
 }
 
 fn opening(node: &Node) -> Result<Opening, Error> {
-    let hole = node.list("holePolygon", Node::as_point)?;
+    let hole = node.list("holePolygon", |point| point.as_point())?;
     if hole.len() < 2 {
         return Err(node.wrong("holePolygon", "needs two corners"));
     }

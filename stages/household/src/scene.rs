@@ -126,12 +126,6 @@ impl Scene {
         }
         Ok(scene)
     }
-
-    /// The room that a point is in, or the nearest one.
-    pub fn room_of(&self, point: Vec2) -> usize {
-        let polygons: Vec<Vec<Vec2>> = self.rooms.iter().map(Room::polygon).collect();
-        room_of(&polygons, point)
-    }
 }
 
 /// The first polygon that holds a point, or the nearest one.

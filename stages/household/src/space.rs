@@ -3,7 +3,7 @@
 use crate::{
     geometry::{Block, Vec2, crossing, segment_distance, vec2},
     robot::{BODY_HEIGHT, BODY_RADIUS},
-    scene::{Scene, at},
+    scene::{Room, Scene, at, room_of},
 };
 
 /// Side of a cell of the free map, metres.
@@ -57,6 +57,7 @@ pub struct Space {
     screens: Vec<Screen>,
     /// Boxes that hide what is behind them, with the thing they belong to.
     curtains: Vec<(Block, usize)>,
+    rooms: Vec<Vec<Vec2>>,
 }
 
 #[derive(Clone, Copy)]
@@ -87,11 +88,12 @@ impl Space {
             blocks: Vec::new(),
             screens: Vec::new(),
             curtains: Vec::new(),
+            rooms: scene.rooms.iter().map(Room::polygon).collect(),
         };
         space.add_walls(scene);
         space.add_things(scene);
         space.fill_buckets();
-        space.fill_cells(scene);
+        space.fill_cells();
         space
     }
 
@@ -150,9 +152,9 @@ impl Space {
         }
     }
 
-    fn fill_cells(&mut self, scene: &Scene) {
-        for room in &scene.rooms {
-            self.fill_room(&room.polygon());
+    fn fill_cells(&mut self) {
+        for room in self.rooms.clone() {
+            self.fill_room(&room);
         }
         let pieces = self.pieces.clone();
         for piece in &pieces {
@@ -260,6 +262,11 @@ impl Space {
             along_ray < 0.98 && height < screen.height && !screen.holes.iter().any(|&(from, to, low, high)| along_wall > from && along_wall < to && height > low && height < high)
         });
         !walls && !self.curtains.iter().any(|(block, number)| *number != looked_at && block.entry(eye, point).is_some_and(|share| share < 0.999))
+    }
+
+    /// The room that a point is in, or the nearest one.
+    pub fn room_at(&self, point: Vec2) -> usize {
+        room_of(&self.rooms, point)
     }
 
     /// Lower corner and far corner of the house.

@@ -191,8 +191,7 @@ pub(crate) fn run_controlled(
     let link = Arc::new(Link::default());
     let client = runtime.block_on(connect_with(&options.nats, options.wait, &options.id, link.clone(), true))?;
     let text = runtime.block_on(setup::pipeline_text(&client, &options.run))?;
-    let bad = |e: schemas::pipeline::ParseError| Error::BadPipeline { run: options.run.clone(), reason: e.to_string() };
-    let pipeline = Pipeline::parse(&text).map_err(bad)?;
+    let pipeline = Pipeline::parse(&text).map_err(|e| Error::BadPipeline { run: options.run.clone(), reason: e.to_string() })?;
     let host = host_name();
     let lease = if options.lease { Some(runtime.block_on(acquire(&client, &options, &host, pipeline.broker.lease_s))?) } else { None };
     let identity = Identity {

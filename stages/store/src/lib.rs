@@ -38,7 +38,9 @@ pub enum Error {
     Read { store: String, path: String, reason: String },
     #[error("`{path}` is not what this release writes: {reason}")]
     Malformed { path: String, reason: String },
-    #[error("`{path}` has schema version {found}, this build reads up to {known}; hint: read it with the release that wrote it, or a newer one")]
+    #[error(
+        "`{path}` has schema version {found}, this build reads up to {known}; hint: read it with the release that wrote it, or a newer one"
+    )]
     Schema { path: String, found: u32, known: u32 },
     #[error("cannot put the ends into columns: {0}")]
     Columns(String),

@@ -36,7 +36,7 @@ impl Store {
             Some("file") => (Arc::new(open_folder(file_path(url)).map_err(location)?), Path::default()),
             Some("memory") => (Arc::new(InMemory::new()), Path::default()),
             Some(_) => {
-                let parsed = url.parse().map_err(|e| location(format!("{e}")))?;
+                let parsed = parse(url).map_err(location)?;
                 // Names are matched in lower case; anything that is no setting of the cloud in question is passed over.
                 let settings = std::env::vars().map(|(key, value)| (key.to_ascii_lowercase(), value));
                 let (object, base) = object_store::parse_url_opts(&parsed, settings).map_err(|e| location(one_line(&e)))?;
@@ -134,6 +134,10 @@ fn file_path(url: &str) -> &str {
         Some(after) => after.strip_prefix("localhost").filter(|path| path.starts_with('/')).unwrap_or(after),
         None => rest,
     }
+}
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error| format!("{error}"))
 }
 
 fn open_folder(path: &str) -> Result<LocalFileSystem, String> {

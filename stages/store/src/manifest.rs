@@ -104,7 +104,11 @@ impl Entry {
             for (first, last) in &file.episodes {
                 set.insert_range(*first, *last).ok_or_else(|| Error::Malformed {
                     path: Entry::path(&self.run, self.number),
-                    reason: format!("episodes {split}.{first} to {split}.{last} of `{}` are committed twice", file.path, split = file.split),
+                    reason: format!(
+                        "episodes {split}.{first} to {split}.{last} of `{}` are committed twice",
+                        file.path,
+                        split = file.split
+                    ),
                 })?;
             }
         }
@@ -117,7 +121,14 @@ mod tests {
     use super::*;
 
     fn entry() -> Entry {
-        let file = FileEntry { path: "trajectories/a.parquet".into(), kind: Kind::Trajectories, split: Split::Val, rows: 3, bytes: 9, episodes: vec![(0, 1), (4, 4)] };
+        let file = FileEntry {
+            path: "trajectories/a.parquet".into(),
+            kind: Kind::Trajectories,
+            split: Split::Val,
+            rows: 3,
+            bytes: 9,
+            episodes: vec![(0, 1), (4, 4)],
+        };
         Entry { schema: SCHEMA_VERSION, run: "r".into(), number: 7, writer: "recorder-1".into(), committed_us: 5, files: vec![file] }
     }
 

@@ -2,8 +2,8 @@
 
 use crate::Error;
 use arrow::array::{
-    Array, AsArray, BinaryArray, BooleanArray, Float32Array, ListArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray, UInt32Array,
-    UInt64Array,
+    Array, AsArray, BinaryArray, BooleanArray, Float32Array, ListArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
+    UInt32Array, UInt64Array,
 };
 use arrow::datatypes::{Float32Type, UInt32Type};
 use schemas::{
@@ -383,17 +383,27 @@ fn frame_rows(columns: Columns, row: usize) -> Result<(Vec<String>, Vec<Frame>),
     let (shown, of) = columns.nested("frames")?;
     let (digest, camera): (&StringArray, &StringArray) = (of.get("digest")?, of.get("camera")?);
     let (width, height): (&UInt32Array, &UInt32Array) = (of.get("width")?, of.get("height")?);
+    let digests = span(shown, row).map(|at| digest.value(at).to_string()).collect();
+    let mut frames = Vec::new();
+    // A reader that wants no pictures leaves their column out.
+    if columns.columns.column_by_name("pictures").is_none() {
+        return Ok((digests, frames));
+    }
     let (list, kept) = columns.nested("pictures")?;
     let (bytes, path): (&BinaryArray, &StringArray) = (kept.get("bytes")?, kept.get("path")?);
     let mut pictures = span(list, row).peekable();
-    let (mut digests, mut frames) = (Vec::new(), Vec::new());
     for at in span(shown, row) {
         let digest = digest.value(at);
         if let Some(picture) = pictures.next_if(|picture| path.value(*picture).strip_suffix(".png") == Some(digest)) {
             let png = bytes.value(picture).to_vec();
-            frames.push(Frame { digest: digest.into(), png, width: width.value(at), height: height.value(at), camera: camera.value(at).into() });
+            frames.push(Frame {
+                digest: digest.into(),
+                png,
+                width: width.value(at),
+                height: height.value(at),
+                camera: camera.value(at).into(),
+            });
         }
-        digests.push(digest.to_string());
     }
     Ok((digests, frames))
 }

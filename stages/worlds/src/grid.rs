@@ -142,20 +142,20 @@ impl Dice {
     }
 }
 
-/// Which of the two level sets a ground belongs to.
+/// Which of the two sets a level belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Set {
     Train,
     HeldOut,
 }
 
-/// One ground in this many is held out.
+/// One level in this many is held out.
 const HELD_OUT_SHARE: u64 = 8;
 
-/// The set of a ground: by its hash up to rotation and mirror, so that a held-out ground never has a turned twin in training.
+/// The set of a level: by its hash up to rotation and mirror, so that a held-out level never has a turned twin in training.
 ///
-/// `ground` has one byte a cell of what no action changes. Movable things and the player are left out on purpose: else a state on
-/// the way through a training level could be a held-out level's start.
+/// `ground` has one byte a cell, of all but the player. The player is left out on purpose: else a held-out level could be one of
+/// training with the player a step on.
 pub(crate) fn set_of(extent: Extent, ground: &[u8]) -> Set {
     if canonical_hash(extent, ground).is_multiple_of(HELD_OUT_SHARE) { Set::HeldOut } else { Set::Train }
 }

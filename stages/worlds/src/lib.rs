@@ -11,8 +11,6 @@ pub mod sokoban;
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod probe;
 
 pub use kinds::{HouseFile, Houses, NAMES, kind};
 
@@ -118,10 +116,6 @@ pub trait Kind: Send + Sync {
     fn rules(&self) -> String;
     /// The least task reward of a success and the greatest of a failure, over all episodes of at most `steps` actions.
     fn reward_bounds(&self, steps: u32) -> RewardBounds;
-    /// Whether the world itself pays for success. Where it does not (the household), the pipeline's `rewards.success` is paid.
-    fn pays_success(&self) -> bool {
-        true
-    }
     /// The training task of a seed. The same seed gives the same task, on any machine.
     fn sample(&self, seed: u64, bucket: Option<&str>) -> Result<Task, String>;
     /// The held-out task of this number, from a list that shares no level with training.

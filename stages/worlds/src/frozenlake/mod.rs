@@ -172,7 +172,7 @@ impl Lake {
         const LAID: [Sign; 5] = [play::PLAYER, play::GOAL, play::HOLE, play::FALLEN, play::WON];
         let cells = self.settings.size * self.settings.size;
         let mut dice = Dice::new("frozenlake corpus", &[line as u64]);
-        if line % 16 == 15 {
+        if line % 17 == 16 {
             let deeds: Vec<_> = (0..1 + dice.below(6)).map(|_| (Direction::ALL[dice.below(4)], dice.below(4) > 0)).collect();
             return grid::recount(&deeds, usize::MAX);
         }

@@ -92,8 +92,9 @@ impl Sokoban {
     fn draw(&self, mut dice: Dice, set: Set, low: usize, high: usize) -> Result<(Room, State, usize), String> {
         let extent = Extent { width: self.settings.width, height: self.settings.height };
         for _ in 0..DRAWS {
-            let Some(room) = Room::draw(&mut dice, extent, self.settings.boxes).filter(|room| room.set() == set) else { continue };
-            if let Some((state, length)) = Solutions::of(&room).draw(&mut dice, self.settings.boxes, low, high) {
+            let Some(room) = Room::draw(&mut dice, extent, self.settings.boxes) else { continue };
+            let Some((state, length)) = Solutions::of(&room).draw(&mut dice, self.settings.boxes, low, high) else { continue };
+            if room.set(&state.boxes) == set {
                 return Ok((room, state, length));
             }
         }
@@ -191,7 +192,7 @@ impl Sokoban {
     fn corpus_line(&self, line: usize) -> String {
         const LAID: [Sign; 6] = [play::PLAYER, play::BOX, play::TARGET, play::WALL, play::PLAYER_ON_TARGET, play::BOX_ON_TARGET];
         let mut dice = Dice::new("sokoban corpus", &[line as u64]);
-        if line % 16 == 15 {
+        if line % 17 == 16 {
             let deeds: Vec<_> = (0..1 + dice.below(6)).map(|_| (ORDER[dice.below(4)], dice.below(4) > 0)).collect();
             return grid::recount(&deeds, usize::MAX);
         }

@@ -47,7 +47,7 @@ impl Room {
     /// Carves a room by a walk that now and then turns, and puts the targets on its floor. `None` where the floor is too small.
     pub(super) fn draw(dice: &mut Dice, extent: Extent, boxes: usize) -> Option<Room> {
         let mut walls = vec![true; extent.cells()];
-        let inside = |value: isize, length: usize| value.clamp(1, length as isize - 2);
+        let kept = |value: isize, length: usize| value.clamp(1, length as isize - 2);
         let mut row = 1 + dice.below(extent.height - 2) as isize;
         let mut column = 1 + dice.below(extent.width - 2) as isize;
         let mut heading = dice.below(4);
@@ -57,17 +57,19 @@ impl Room {
                 heading = dice.below(4);
             }
             let (down, right) = [(1, 0), (-1, 0), (0, -1), (0, 1)][heading];
-            row = inside(row + down, extent.height);
-            column = inside(column + right, extent.width);
+            row = kept(row + down, extent.height);
+            column = kept(column + right, extent.width);
             for (down, right) in BRUSHES[dice.below(BRUSHES.len())] {
                 let (row, column) = (row + down, column + right);
-                if row == inside(row, extent.height) && column == inside(column, extent.width) {
+                if row == kept(row, extent.height) && column == kept(column, extent.width) {
                     walls[row as usize * extent.width + column as usize] = false;
                 }
             }
         }
         let mut floor: Vec<usize> = (0..extent.cells()).filter(|cell| !walls[*cell]).collect();
-        if floor.len() < 2 * boxes + 1 {
+        // Small rooms are few and would come up over and over; five eighths of the inside open give thousands.
+        let inside = (extent.width - 2) * (extent.height - 2);
+        if floor.len() * 8 < inside * 5 || floor.len() < 2 * boxes + 1 {
             return None;
         }
         let mut targets: Vec<usize> = (0..boxes).map(|_| floor.swap_remove(dice.below(floor.len()))).collect();
@@ -86,8 +88,13 @@ impl Room {
             .collect()
     }
 
-    pub(super) fn set(&self) -> Set {
-        grid::set_of(self.extent, &self.ground())
+    /// The set that the room belongs to with its boxes here.
+    pub(super) fn set(&self, boxes: &[usize]) -> Set {
+        let mut ground = self.ground();
+        for cell in boxes {
+            ground[*cell] = if self.targets.contains(cell) { b'V' } else { b'X' };
+        }
+        grid::set_of(self.extent, &ground)
     }
 
     pub(super) fn solved(&self, state: &State) -> bool {

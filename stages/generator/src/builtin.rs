@@ -1,0 +1,100 @@
+//! The policy crate's engine behind the library's seam.
+
+use generator::{Engine, Files, Generated, Load, Request};
+use schemas::pipeline::Pipeline;
+use std::thread::ThreadId;
+use std::time::Instant;
+
+pub(crate) struct Builtin {
+    engine: policy::Engine,
+    threads: usize,
+    /// The thread whose OpenMP pool has its size already.
+    set_on: Option<ThreadId>,
+    kv_cache_mib: f64,
+    computing_s: f64,
+}
+
+impl Builtin {
+    pub(crate) fn new(pipeline: &Pipeline, files: &Files) -> Result<Builtin, String> {
+        let config = policy::ModelConfig::from_json(&files.config).map_err(|e| e.to_string())?;
+        let tokenizer = &files.context.tokenizer;
+        if config.vocab_size < tokenizer.vocab_size() {
+            let (rows, ids) = (config.vocab_size, tokenizer.vocab_size());
+            return Err(format!("config.json has vocab_size {rows}, tokenizer.json holds {ids} ids; hint: they are of different policies"));
+        }
+        let settings = &pipeline.generator;
+        let device = if !pipeline.deterministic && policy::register_cuda() { policy::Device::Cuda(0) } else { policy::Device::Cpu };
+        let options = policy::EngineOptions {
+            max_num_seqs: settings.max_num_seqs as usize,
+            max_num_batched_tokens: settings.max_num_batched_tokens as usize,
+            kv_cache_mib: settings.kv_cache_mib as usize,
+            banned: tokenizer.banned_ids(config.vocab_size),
+            deterministic: pipeline.deterministic,
+            keep_kv: settings.keep_kv_across_versions,
+            device,
+        };
+        let engine = policy::Engine::new(config, options).map_err(|e| e.to_string())?;
+        let kv_cache_mib = f64::from(settings.kv_cache_mib);
+        Ok(Builtin { engine, threads: settings.threads as usize, set_on: None, kv_cache_mib, computing_s: 0.0 })
+    }
+
+    /// Every thread has an OpenMP pool of its own, and the driver may move between threads.
+    fn set_threads(&mut self) {
+        let current = std::thread::current().id();
+        if self.set_on != Some(current) {
+            policy::set_threads(self.threads);
+            self.set_on = Some(current);
+        }
+    }
+}
+
+impl Engine for Builtin {
+    fn wants_weights(&self) -> bool {
+        true
+    }
+
+    fn sees(&self) -> bool {
+        false
+    }
+
+    fn load(&mut self, version: u64, weights: &[u8]) -> Result<(), String> {
+        self.set_threads();
+        self.engine.load(version, weights).map_err(|e| e.to_string())
+    }
+
+    fn drop_version(&mut self, version: u64) {
+        self.engine.drop_version(version);
+    }
+
+    fn submit(&mut self, request: Request) -> Result<Option<Generated>, String> {
+        let Request { ticket, rollout, group, tokens, version, sampling, stop_ids } = request;
+        let request = policy::Request { ticket, rollout, group, tokens, version, sampling, stop_ids };
+        self.engine.submit(request).map_err(|e| e.to_string()).map(|()| None)
+    }
+
+    fn step(&mut self) -> Result<Vec<Generated>, String> {
+        self.set_threads();
+        let started = Instant::now();
+        let done = self.engine.step().map_err(|e| e.to_string());
+        self.computing_s += started.elapsed().as_secs_f64();
+        let given = |g: policy::Generated| Generated { ticket: g.ticket, tokens: g.tokens, logprobs: g.logprobs, versions: g.versions, cut: g.cut };
+        Ok(done?.into_iter().map(given).collect())
+    }
+
+    fn has_work(&self) -> bool {
+        self.engine.running() + self.engine.waiting() > 0
+    }
+
+    fn forget(&mut self, rollout: u64) {
+        self.engine.forget(rollout);
+    }
+
+    fn load_now(&self) -> Load {
+        Load {
+            running: (self.engine.running() + self.engine.waiting()) as u64,
+            kv_used_mib: self.engine.kv_use() * self.kv_cache_mib,
+            computing_s: self.computing_s,
+            ..Load::default()
+        }
+    }
+}

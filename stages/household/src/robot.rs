@@ -1,0 +1,286 @@
+//! The Stretch robot as a body, an arm and a wrist: 20 actions with fixed magnitudes, limits and collisions.
+//!
+//! Robot frame: x to the right (the arm's side), z ahead, origin on the floor under the pivot. The body is an upright
+//! capsule whose axis lies behind the pivot, so that it sweeps to the side when the robot turns. A base move that is
+//! blocked ends where it was stopped; a turn, an arm or a wrist move that is blocked does not happen at all.
+
+use crate::{
+    geometry::{Vec2, forward, right, vec2, wrap},
+    space::Space,
+};
+use serde::{Deserialize, Serialize};
+
+/// Radius of the body, metres.
+pub const BODY_RADIUS: f64 = 0.185_462_8;
+/// Height of the body's top above the floor, metres.
+pub const BODY_HEIGHT: f64 = 1.437;
+/// How far the body's axis lies behind the pivot, metres.
+pub(crate) const BODY_BEHIND: f64 = 0.109_237_3;
+/// Height of the pivot above the floor, as episode files state it.
+pub const PIVOT_HEIGHT: f64 = 0.900_992_155_075_073_2;
+
+/// Range of the lift and of the extension, metres.
+pub const LIFT: (f64, f64) = (-0.056, 1.045);
+pub const EXTENSION: (f64, f64) = (0.0, 0.516);
+/// Range of the wrist, degrees; 0 is outward along the arm, -180 stowed. The rest of the circle is its dead zone.
+pub const WRIST: (f64, f64) = (-260.0, 75.0);
+
+/// Where the arm begins and how far the wrist's axis is from there at no extension, metres.
+const ARM_ROOT: f64 = 0.143_7;
+const ARM_AHEAD: f64 = -0.023_9;
+const HAND_LENGTH: f64 = 0.204_7;
+/// Heights above the lift.
+const WRIST_RISE: f64 = 0.186_5;
+const HAND_RISE: f64 = 0.087_9;
+/// Radius of the sphere in which the hand grasps, metres.
+pub const HAND_RADIUS: f64 = 0.06;
+
+const MOVE_M: f64 = 0.2;
+const TURN_DEG: f64 = 30.0;
+const TURN_SMALL_DEG: f64 = 6.0;
+const ARM_M: f64 = 0.1;
+const ARM_SMALL_M: f64 = 0.02;
+const WRIST_DEG: f64 = 10.0;
+/// A blocked move is followed in steps this long.
+const SUBSTEP_M: f64 = 0.02;
+
+/// The robot's actions, in the index order that models use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    MoveAhead,
+    RotateRight,
+    RotateLeft,
+    MoveBack,
+    Done,
+    SubDone,
+    RotateLeftSmall,
+    RotateRightSmall,
+    Pickup,
+    MoveArmIn,
+    MoveArmOut,
+    MoveArmUp,
+    MoveArmDown,
+    WristOpen,
+    WristClose,
+    MoveArmDownSmall,
+    MoveArmInSmall,
+    MoveArmOutSmall,
+    MoveArmUpSmall,
+    Dropoff,
+}
+
+/// An action's canonical name, and its other spellings: the code of the data sets, and the name without underscores.
+pub struct Spelling {
+    pub action: Action,
+    pub name: &'static str,
+    pub aliases: &'static [&'static str],
+}
+
+/// Every action, in index order.
+pub const ACTIONS: [Spelling; 20] = [
+    spell(Action::MoveAhead, "move_ahead", &["m", "moveahead"]),
+    spell(Action::RotateRight, "rotate_right", &["r", "rotateright"]),
+    spell(Action::RotateLeft, "rotate_left", &["l", "rotateleft"]),
+    spell(Action::MoveBack, "move_back", &["b", "moveback"]),
+    spell(Action::Done, "done", &["end"]),
+    spell(Action::SubDone, "sub_done", &["subdone"]),
+    spell(Action::RotateLeftSmall, "rotate_left_small", &["ls", "rotateleftsmall"]),
+    spell(Action::RotateRightSmall, "rotate_right_small", &["rs", "rotaterightsmall"]),
+    spell(Action::Pickup, "pickup", &["p", "pick_up"]),
+    spell(Action::MoveArmIn, "move_arm_in", &["zm", "movearmin"]),
+    spell(Action::MoveArmOut, "move_arm_out", &["zp", "movearmout"]),
+    spell(Action::MoveArmUp, "move_arm_up", &["yp", "movearmup"]),
+    spell(Action::MoveArmDown, "move_arm_down", &["ym", "movearmdown"]),
+    spell(Action::WristOpen, "wrist_open", &["wp", "wristopen"]),
+    spell(Action::WristClose, "wrist_close", &["wm", "wristclose"]),
+    spell(Action::MoveArmDownSmall, "move_arm_down_small", &["yms", "movearmdownsmall"]),
+    spell(Action::MoveArmInSmall, "move_arm_in_small", &["zms", "movearminsmall"]),
+    spell(Action::MoveArmOutSmall, "move_arm_out_small", &["zps", "movearmoutsmall"]),
+    spell(Action::MoveArmUpSmall, "move_arm_up_small", &["yps", "movearmupsmall"]),
+    spell(Action::Dropoff, "dropoff", &["d", "drop_off"]),
+];
+
+const fn spell(action: Action, name: &'static str, aliases: &'static [&'static str]) -> Spelling {
+    Spelling { action, name, aliases }
+}
+
+impl Action {
+    pub fn name(self) -> &'static str {
+        ACTIONS[self as usize].name
+    }
+
+    /// By canonical name or alias.
+    pub fn named(name: &str) -> Option<Action> {
+        ACTIONS.iter().find(|spelling| spelling.name == name || spelling.aliases.contains(&name)).map(|spelling| spelling.action)
+    }
+
+    /// What follows it in a reply is dropped.
+    pub fn ends_reply(self) -> bool {
+        matches!(self, Action::Pickup | Action::Dropoff | Action::SubDone | Action::Done)
+    }
+
+    /// Moves or turns the base.
+    pub fn is_base(self) -> bool {
+        use Action::*;
+        matches!(self, MoveAhead | MoveBack | RotateLeft | RotateRight | RotateLeftSmall | RotateRightSmall)
+    }
+}
+
+/// Where the robot is and how its arm stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Robot {
+    pub position: Vec2,
+    /// Degrees in [0, 360).
+    pub yaw: f64,
+    pub lift: f64,
+    pub extension: f64,
+    pub wrist: f64,
+}
+
+impl Robot {
+    /// A robot with its arm stowed.
+    pub fn stowed(position: Vec2, yaw: f64) -> Robot {
+        Robot { position, yaw: wrap(yaw), lift: 0.1645, extension: 0.0, wrist: -180.0 }
+    }
+
+    /// From the robot's frame to the house's.
+    pub fn place(&self, local: Vec2) -> Vec2 {
+        self.position.plus(right(self.yaw).times(local.x)).plus(forward(self.yaw).times(local.z))
+    }
+
+    /// From the house's frame to the robot's.
+    pub fn local(&self, point: Vec2) -> Vec2 {
+        let offset = point.minus(self.position);
+        vec2(offset.dot(right(self.yaw)), offset.dot(forward(self.yaw)))
+    }
+
+    /// Middle of the body's circle.
+    pub fn body(&self) -> Vec2 {
+        self.position.minus(forward(self.yaw).times(BODY_BEHIND))
+    }
+
+    fn wrist_local(&self) -> Vec2 {
+        vec2(ARM_ROOT + self.extension, ARM_AHEAD)
+    }
+
+    /// The hand sphere's centre in the robot's frame, on the floor plane.
+    pub fn hand_local(&self) -> Vec2 {
+        self.wrist_local().plus(hand_from_wrist(self.wrist))
+    }
+
+    /// The hand sphere's centre: on the floor plane, and its height.
+    pub fn hand(&self) -> (Vec2, f64) {
+        (self.place(self.hand_local()), self.lift + HAND_RISE)
+    }
+
+    /// Whether body and arm touch nothing that stops them.
+    pub fn fits(&self, space: &Space) -> bool {
+        space.body_fits(self.body()) && self.arm_fits(space)
+    }
+
+    fn arm_fits(&self, space: &Space) -> bool {
+        let (body, wrist, hand) = (vec2(0.0, -BODY_BEHIND), self.wrist_local(), self.hand_local());
+        let free = |local: Vec2, height: f64| local.distance(body) < BODY_RADIUS || !space.arm_touches(self.place(local), height);
+        let (arm_height, hand_height) = (self.lift + WRIST_RISE, self.lift + HAND_RISE);
+        let pieces = libm::ceil(self.extension / 0.08) as usize;
+        let beam = (0..pieces).all(|piece| free(vec2(wrist.x - piece as f64 * 0.08, wrist.z), arm_height));
+        beam && free(wrist, hand_height) && free(wrist.plus(hand).times(0.5), hand_height) && free(hand, hand_height)
+    }
+
+    /// The robot after one action, and whether it worked. Grasping and releasing leave it as it is.
+    pub fn after(&self, action: Action, space: &Space) -> (Robot, bool) {
+        use Action::*;
+        match action {
+            MoveAhead => self.moved(MOVE_M, space),
+            MoveBack => self.moved(-MOVE_M, space),
+            RotateRight => self.turned(TURN_DEG, space),
+            RotateLeft => self.turned(-TURN_DEG, space),
+            RotateRightSmall => self.turned(TURN_SMALL_DEG, space),
+            RotateLeftSmall => self.turned(-TURN_SMALL_DEG, space),
+            MoveArmOut => self.reached(0.0, ARM_M, space),
+            MoveArmIn => self.reached(0.0, -ARM_M, space),
+            MoveArmOutSmall => self.reached(0.0, ARM_SMALL_M, space),
+            MoveArmInSmall => self.reached(0.0, -ARM_SMALL_M, space),
+            MoveArmUp => self.reached(ARM_M, 0.0, space),
+            MoveArmDown => self.reached(-ARM_M, 0.0, space),
+            MoveArmUpSmall => self.reached(ARM_SMALL_M, 0.0, space),
+            MoveArmDownSmall => self.reached(-ARM_SMALL_M, 0.0, space),
+            WristOpen => self.twisted(-WRIST_DEG, space),
+            WristClose => self.twisted(WRIST_DEG, space),
+            Done | SubDone | Pickup | Dropoff => (*self, true),
+        }
+    }
+
+    /// Slides along until something stops it.
+    fn moved(&self, metres: f64, space: &Space) -> (Robot, bool) {
+        let steps = libm::round(metres.abs() / SUBSTEP_M) as u32;
+        let ahead = forward(self.yaw).times(metres);
+        let mut robot = *self;
+        let mut way = 0.0;
+        for step in 1..=steps {
+            let share = f64::from(step) / f64::from(steps);
+            let next = Robot { position: self.position.plus(ahead.times(share)), ..*self };
+            if !next.fits(space) {
+                break;
+            }
+            robot = next;
+            way = share * metres.abs();
+        }
+        (robot, way > 0.01)
+    }
+
+    fn turned(&self, degrees: f64, space: &Space) -> (Robot, bool) {
+        let steps = libm::round(degrees.abs() / TURN_SMALL_DEG) as u32;
+        let turn = |step: u32| Robot { yaw: wrap(self.yaw + degrees * f64::from(step) / f64::from(steps)), ..*self };
+        if (1..=steps).all(|step| turn(step).fits(space)) { (turn(steps), true) } else { (*self, false) }
+    }
+
+    fn reached(&self, up: f64, out: f64, space: &Space) -> (Robot, bool) {
+        let lift = (self.lift + up).clamp(LIFT.0, LIFT.1);
+        let extension = (self.extension + out).clamp(EXTENSION.0, EXTENSION.1);
+        let way = (lift - self.lift).abs() + (extension - self.extension).abs();
+        if way <= 0.001 {
+            return (*self, false);
+        }
+        let half = Robot { lift: (self.lift + lift) / 2.0, extension: (self.extension + extension) / 2.0, ..*self };
+        let whole = Robot { lift, extension, ..*self };
+        if half.arm_fits(space) && whole.arm_fits(space) { (whole, true) } else { (*self, false) }
+    }
+
+    fn twisted(&self, degrees: f64, space: &Space) -> (Robot, bool) {
+        let wrist = (self.wrist + degrees).clamp(WRIST.0, WRIST.1);
+        let twisted = Robot { wrist, ..*self };
+        if (wrist - self.wrist).abs() > 0.001 && twisted.arm_fits(space) { (twisted, true) } else { (*self, false) }
+    }
+}
+
+/// From the wrist's axis to the hand sphere's centre, in the robot's frame, for a wrist angle in degrees.
+pub fn hand_from_wrist(wrist: f64) -> Vec2 {
+    let radians = wrist.to_radians();
+    vec2(HAND_LENGTH * libm::cos(radians), -HAND_LENGTH * libm::sin(radians))
+}
+
+/// Hand height for a lift, metres.
+pub fn hand_height(lift: f64) -> f64 {
+    lift + HAND_RISE
+}
+
+/// Where the wrist's axis is at no extension, in the robot's frame.
+pub fn wrist_root() -> Vec2 {
+    vec2(ARM_ROOT, ARM_AHEAD)
+}
+
+/// How much an action changes lift, extension (metres) or wrist (degrees); 0 for the others.
+pub fn magnitude(action: Action) -> f64 {
+    use Action::*;
+    match action {
+        MoveArmOut | MoveArmIn | MoveArmUp | MoveArmDown => ARM_M,
+        MoveArmOutSmall | MoveArmInSmall | MoveArmUpSmall | MoveArmDownSmall => ARM_SMALL_M,
+        WristOpen | WristClose => WRIST_DEG,
+        RotateLeft | RotateRight => TURN_DEG,
+        RotateLeftSmall | RotateRightSmall => TURN_SMALL_DEG,
+        MoveAhead | MoveBack => MOVE_M,
+        Done | SubDone | Pickup | Dropoff => 0.0,
+    }
+}
