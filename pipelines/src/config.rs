@@ -91,8 +91,8 @@ pub(crate) fn problems(p: &Pipeline) -> Vec<Problem> {
 fn names_and_episodes(p: &Pipeline, c: &mut Checks) {
     let plain = !p.name.is_empty() && p.name.chars().all(|ch| ch.is_ascii_alphanumeric() || ch == '-');
     c.require(plain, "name", format!("`{}`", p.name), "letters, digits and dashes", "it becomes part of NATS subjects");
-    c.range("episodes.group_size", p.episodes.group_size, 2, 1024);
-    c.range("episodes.group_size_hard", p.episodes.group_size_hard, p.episodes.group_size, 1024);
+    c.range("episodes.group_size", p.episodes.group_size, 2, 64);
+    c.range("episodes.group_size_hard", p.episodes.group_size_hard, p.episodes.group_size, 64);
     c.range("episodes.validation", p.episodes.validation, 1, 1_000_000);
     c.range("episodes.generated_houses", p.episodes.generated_houses, 1, 10_000_000);
 }

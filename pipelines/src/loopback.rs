@@ -50,7 +50,7 @@ fn episode(pipeline: &Pipeline, split: Split, number: u64, task: &Task, scene: O
         seed: task.seed,
         mode: Mode::Expert,
         policy: PolicyPin::Latest,
-        task: serde_json::to_vec(task).expect("a task is plain data"),
+        task: task.json.clone().into_bytes(),
         scene,
         bucket: task.bucket.clone(),
         expert_length: task.expert_length,

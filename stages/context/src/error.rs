@@ -9,7 +9,9 @@ pub enum Error {
     Config(String),
     #[error("chat_template: {0}")]
     Template(String),
-    #[error("a small tokenizer of {asked} entries is too small: {least} are taken by bytes, special tokens and actions; hint: raise policy.vocabulary")]
+    #[error(
+        "a small tokenizer of {asked} entries is too small: {least} are taken by bytes, special tokens and actions; hint: raise policy.vocabulary"
+    )]
     Vocabulary { asked: usize, least: usize },
     #[error("preprocessor_config.json: {0}")]
     ImageSettings(String),
@@ -17,7 +19,9 @@ pub enum Error {
     Picture { digest: String, reason: String },
     #[error("the text has {placeholders} `<image>`, but {frames} pictures came with it; hint: one `<image>` for each picture, in order")]
     Placeholders { placeholders: usize, frames: usize },
-    #[error("the tokenizer has no `{0}` token, so it can show no pictures; hint: world.pictures = false, or a tokenizer with vision tokens")]
+    #[error(
+        "the tokenizer has no `{0}` token, so it can show no pictures; hint: world.pictures = false, or a tokenizer with vision tokens"
+    )]
     NoVisionTokens(&'static str),
     #[error("segment {number}: {reason}")]
     Segment { number: u32, reason: String },

@@ -110,7 +110,12 @@ fn tagged_replies_strictly_and_loosely() {
             " | Up | false",
             "Up |  | false",
         ),
-        (Format::Grounding, "<think><reasoning>r</reasoning><observation>o</observation></think><answer>Up</answer>", " |  | false", " |  | false"),
+        (
+            Format::Grounding,
+            "<think><reasoning>r</reasoning><observation>o</observation></think><answer>Up</answer>",
+            " |  | false",
+            " |  | false",
+        ),
         (
             Format::Worldmodeling,
             "<think><reasoning>r</reasoning><prediction>p</prediction></think><answer>Up</answer>",
@@ -139,9 +144,13 @@ fn tagged_replies_strictly_and_loosely() {
 #[test]
 fn sections_are_kept_trimmed_and_without_the_outer_tags() {
     let settings = prompt(Format::GroundingWorldmodeling, ",", 3, true);
-    let reply = "<think><observation> a <think> </observation><reasoning>b</reasoning><prediction>\nc</prediction></think><answer>Up</answer>";
+    let reply =
+        "<think><observation> a <think> </observation><reasoning>b</reasoning><prediction>\nc</prediction></think><answer>Up</answer>";
     let parsed = parse(&settings, &lake(), reply);
-    assert_eq!((parsed.observation.as_deref(), parsed.reasoning.as_deref(), parsed.prediction.as_deref()), (Some("a"), Some("b"), Some("c")));
+    assert_eq!(
+        (parsed.observation.as_deref(), parsed.reasoning.as_deref(), parsed.prediction.as_deref()),
+        (Some("a"), Some("b"), Some("c"))
+    );
     let thought = parse(&prompt(Format::FreeThink, ",", 3, true), &lake(), "<think> b </think><answer>Up</answer>");
     assert_eq!((thought.observation, thought.reasoning.as_deref()), (None, Some("b")));
 }

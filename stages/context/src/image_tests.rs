@@ -49,7 +49,13 @@ fn settings_are_read_in_both_spellings() {
     assert_eq!(flat.digest(), sized.digest());
     assert_ne!(flat.digest(), ImageSettings::default().digest());
     assert_eq!(ImageSettings::from_json(b"{}").unwrap(), ImageSettings::default());
-    for wrong in ["[]", r#"{"patch_size": 0}"#, r#"{"max_pixels": 10}"#, r#"{"max_pixels": 99999999999999}"#, r#"{"min_pixels": 9999999, "max_pixels": 999}"#] {
+    for wrong in [
+        "[]",
+        r#"{"patch_size": 0}"#,
+        r#"{"max_pixels": 10}"#,
+        r#"{"max_pixels": 99999999999999}"#,
+        r#"{"min_pixels": 9999999, "max_pixels": 999}"#,
+    ] {
         assert!(matches!(ImageSettings::from_json(wrong.as_bytes()), Err(Error::ImageSettings(_))), "{wrong}");
     }
 }

@@ -228,7 +228,14 @@ pub fn carry(segment: &Segment, from: usize) -> Segment {
     let back = |at: u32| at - start;
     copy.turns = segment.turns[from..]
         .iter()
-        .map(|t| TurnSpan { start: back(t.start), reply: back(t.reply), end: back(t.end), close: back(t.close), trainable: false, ..t.clone() })
+        .map(|t| TurnSpan {
+            start: back(t.start),
+            reply: back(t.reply),
+            end: back(t.end),
+            close: back(t.close),
+            trainable: false,
+            ..t.clone()
+        })
         .collect();
     let inside = segment.images.iter().filter(|i| i.offset >= start && i.offset < end);
     copy.images = inside.map(|i| ImageSpan { offset: back(i.offset), ..i.clone() }).collect();

@@ -45,7 +45,8 @@ fn sound(context: &Context, segment: &Segment) {
 #[test]
 fn a_conversation_decodes_to_the_templates_rendering() {
     let Some(context) = qwen() else { return };
-    let mut segment = context.open(&SegmentHead { instruction: "Fetch it.".into(), memory: "Went left.".into(), ..head("Be brief.") }, 2).unwrap();
+    let mut segment =
+        context.open(&SegmentHead { instruction: "Fetch it.".into(), memory: "Went left.".into(), ..head("Be brief.") }, 2).unwrap();
     turn(context, &mut segment, 0, "P _ G\n_ _ _", &[], context.reply_ids(" Right"));
     context.push_turn(&mut segment, "_ P G", &[]).unwrap();
     sound(context, &segment);
@@ -137,7 +138,10 @@ fn pictures_that_do_not_fit_their_text_are_refused() {
     let mut segment = context.open(&head("s"), 0).unwrap();
     let before = segment.clone();
     for text in ["none", "<image> <image> <image>", "<image>"] {
-        assert!(matches!(context.push_turn(&mut segment, text, &[frame(28, 28), frame(28, 28)]), Err(Error::Placeholders { frames: 2, .. })));
+        assert!(matches!(
+            context.push_turn(&mut segment, text, &[frame(28, 28), frame(28, 28)]),
+            Err(Error::Placeholders { frames: 2, .. })
+        ));
     }
     let lying = Frame { width: 280, ..frame(28, 28) };
     let no_png = Frame { png: b"GIF".to_vec(), ..frame(28, 28) };

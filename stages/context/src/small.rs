@@ -10,7 +10,9 @@ use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, TokenizerImpl};
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, TokenizerImpl,
+};
 
 const END_OF_TEXT: &str = "<|endoftext|>";
 const START: &str = "<|im_start|>";
@@ -52,7 +54,8 @@ pub fn train_small(corpus: &[String], actions: &[String], vocabulary: usize) -> 
     }
     let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
     let bytes = ByteLevel::new(false, false, false);
-    let mut tokenizer: TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper> = TokenizerImpl::new(BPE::default());
+    let mut tokenizer: TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper> =
+        TokenizerImpl::new(BPE::default());
     tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![words.into(), bytes.into()])));
     tokenizer.with_decoder(Some(bytes));
     let mut trainer = BpeTrainerBuilder::new()
@@ -86,7 +89,9 @@ pub fn train_small(corpus: &[String], actions: &[String], vocabulary: usize) -> 
 
 /// The line with each of `tokens` taken out, longer ones first.
 fn without(line: &str, tokens: &[String]) -> String {
-    tokens.iter().fold(line.to_string(), |line, token| if line.contains(token.as_str()) { line.replace(token.as_str(), "\n") } else { line })
+    tokens
+        .iter()
+        .fold(line.to_string(), |line, token| if line.contains(token.as_str()) { line.replace(token.as_str(), "\n") } else { line })
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! what is written piece by piece the same as the template's own rendering of the whole.
 
 use crate::{Error, Tokenizer};
-use minijinja::value::{Kwargs, Value};
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, ErrorKind, context};
 
 /// The constant pieces as text.
@@ -127,7 +127,8 @@ impl Texts {
             return Err(odd("a later turn ends differently from the first"));
         }
         let system_suffix = mid.strip_suffix(user_prefix).ok_or_else(|| odd("the first turn begins differently from a later one"))?;
-        let bare_head = bare_start.strip_suffix(user_prefix).ok_or_else(|| odd("the first turn begins differently without a system prompt"))?;
+        let bare_head =
+            bare_start.strip_suffix(user_prefix).ok_or_else(|| odd("the first turn begins differently without a system prompt"))?;
         let texts = Texts {
             bare_head: bare_head.into(),
             system_prefix: system_prefix.into(),
@@ -163,13 +164,22 @@ impl Texts {
         use Message::{Reply, System, User};
         let talks: [&[Message]; 3] = [
             &[User("one\ntwo"), Reply("a b"), User("three <image>"), Reply("c"), User("4")],
-            &[System("be brief\nplease"), User("one"), Reply("<think>x</think><answer>y</answer>"), User("two\n\n2"), Reply("d"), User("5")],
+            &[
+                System("be brief\nplease"),
+                User("one"),
+                Reply("<think>x</think><answer>y</answer>"),
+                User("two\n\n2"),
+                Reply("d"),
+                User("5"),
+            ],
             &[System("be brief"), User("one")],
         ];
         for talk in talks {
             let (whole, pieces) = (jinja.render(talk, true)?, self.render(talk));
             if whole != pieces {
-                return Err(Error::Template(format!("the template writes {whole:?}, its pieces give {pieces:?}; hint: a template that keeps every reply as it was is needed")));
+                return Err(Error::Template(format!(
+                    "the template writes {whole:?}, its pieces give {pieces:?}; hint: a template that keeps every reply as it was is needed"
+                )));
             }
         }
         Ok(())

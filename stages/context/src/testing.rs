@@ -8,7 +8,11 @@ use std::sync::OnceLock;
 pub(crate) fn corpus() -> Vec<String> {
     let cells = ["P", "_", "O", "G"];
     let row = |n: usize| (0..4).map(|c| cells[(n >> (2 * c)) % 4]).collect::<Vec<_>>().join(" ");
-    (0..256).map(|n| format!("goal: fetch the mug\nmug left 2.{} m\nlast move_ahead worked, rotate_left failed\n{}\n{}", n % 10, row(n), row(n * 7))).collect()
+    (0..256)
+        .map(|n| {
+            format!("goal: fetch the mug\nmug left 2.{} m\nlast move_ahead worked, rotate_left failed\n{}\n{}", n % 10, row(n), row(n * 7))
+        })
+        .collect()
 }
 
 pub(crate) fn actions() -> Vec<String> {
@@ -33,7 +37,10 @@ pub(crate) fn qwen() -> Option<&'static Context> {
             return None;
         };
         let read = |name: &str| std::fs::read(std::path::Path::new(&folder).join(name)).expect("the folder holds both files");
-        Some(Context::from_files(&read("tokenizer.json"), &read("tokenizer_config.json"), ImageSettings::default()).expect("a sound tokenizer"))
+        Some(
+            Context::from_files(&read("tokenizer.json"), &read("tokenizer_config.json"), ImageSettings::default())
+                .expect("a sound tokenizer"),
+        )
     };
     QWEN.get_or_init(load).as_ref()
 }

@@ -8,16 +8,19 @@
 use crate::{
     fetch::{Episode, LOOK_HEADINGS},
     field::Field,
-    geometry::{Vec2, forward, wrap},
+    geometry::{Vec2, forward, vec2, wrap},
     reach::{Grasp, Reach},
     robot::{Action, BODY_BEHIND, Robot},
-    sim::Sim,
+    sim::{Home, Sim},
+    view::cameras,
 };
-use std::{cmp::Reverse, collections::BinaryHeap};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 /// Cost of an action in the search. Going back costs more than it takes, since the robot does not look there.
 const UNIT: u32 = 4;
-const BACK: u32 = 6;
+const BACK: u32 = 10;
 /// States that a search looks at before it gives up; fewer where the arm is out and each is dearer to test.
 const MOST_STATES: u32 = 20_000;
 const MOST_STATES_ARM_OUT: u32 = 250;
@@ -32,9 +35,16 @@ pub struct Expert {
     /// What to do next, with the robot as it must be before each action.
     script: Vec<(Robot, Action)>,
     field: Option<(Vec<(usize, Vec2)>, Field)>,
+    guessed: bool,
 }
 
 impl Expert {
+    /// Whether a plan went to another target than the one that was seen, since that one cannot be reached: nobody who only
+    /// looks could have known.
+    pub fn guessed(&self) -> bool {
+        self.guessed
+    }
+
     /// The next actions, at most `most`; empty where the episode is over or has no solution from here.
     ///
     /// A reply ends where driving gives way to the arm, so that the next one is given with a fresh look.
@@ -70,12 +80,14 @@ impl Expert {
     /// A whole plan from here to the pickup.
     fn solve(&mut self, episode: &Episode) -> Option<Vec<(Robot, Action)>> {
         let sim = &episode.sim;
-        let mut goals: Vec<Vec<usize>> = Vec::new();
         if let Some(remembered) = episode.remembered {
-            goals.push(vec![remembered.thing]);
+            let plan = self.approach(sim, &[remembered.thing]);
+            if plan.is_some() {
+                return plan;
+            }
+            self.guessed = true;
         }
-        goals.push(episode.targets.clone());
-        goals.into_iter().find_map(|targets| self.approach(sim, &targets))
+        self.approach(sim, &episode.targets)
     }
 
     /// Drives with the arm as it is where that is quick, else with the arm drawn in, else with the wrist folded too.
@@ -145,6 +157,34 @@ fn draw_in(sim: &Sim, robot: &mut Robot, script: &mut Vec<(Robot, Action)>, fold
         let Some((action, after)) = moved else { return false };
         script.push((*robot, action));
         *robot = after;
+    }
+    false
+}
+
+/// Whether there is a place on the floor from which the arm grasps a thing. That one can drive there is not asked.
+pub(crate) fn accessible(home: &Arc<Home>, thing: usize) -> bool {
+    const GRID_M: f64 = 0.1;
+    const AROUND: i32 = 9;
+    let place = home.scene.things[thing].floor_centre();
+    let mut sim = Sim::new(Arc::clone(home), Robot::stowed(place, 0.0), cameras(&mut ChaCha8Rng::seed_from_u64(0)));
+    let Some(reach) = Reach::new(&sim, &sim.robot, thing) else { return false };
+    let target = sim.block(thing);
+    let places = (-AROUND..=AROUND).flat_map(|x| (-AROUND..=AROUND).map(move |z| vec2(f64::from(x) * GRID_M, f64::from(z) * GRID_M)));
+    for position in places.map(|offset| place.plus(offset)) {
+        for yaw in (0..12).map(|heading| 30.0 * f64::from(heading)) {
+            sim.robot = Robot { position, yaw, ..sim.robot };
+            if !home.space.body_fits(sim.robot.body()) {
+                continue;
+            }
+            let grasps = reach.grasps(0, position, yaw, 0);
+            let works = |order: &Vec<Action>| {
+                let ready = order.iter().try_fold(sim.robot, |robot, &action| Some(robot.after(action, &home.space)).filter(|(_, worked)| *worked).map(|(after, _)| after));
+                ready.is_some_and(|robot| target.distance(robot.hand().0, robot.hand().1) < crate::robot::HAND_RADIUS - 0.005)
+            };
+            if grasps.iter().take(2).any(|grasp| reach.orders(grasp).iter().any(works)) {
+                return true;
+            }
+        }
     }
     false
 }

@@ -21,6 +21,8 @@ pub const TARGETS: [&str; 10] = ["AlarmClock", "Apple", "BasketBall", "Bowl", "L
 const LENIENT_M: f64 = 0.35;
 /// A milestone: the target this near, metres.
 const NEAR_M: f64 = 2.0;
+/// A target that is this much nearer than the one in mind takes its place, metres.
+const SWITCH_M: f64 = 1.0;
 /// Headings, 30 degrees apart, that show a whole room to two cameras a quarter turn apart.
 pub const LOOK_HEADINGS: u32 = 7;
 
@@ -182,12 +184,15 @@ impl Episode {
     }
 
     fn remember(&mut self) {
-        let seen: Vec<usize> = self.in_view.iter().flatten().copied().collect();
-        let kept = self.remembered.is_some_and(|remembered| seen.contains(&remembered.thing));
-        let chosen = if kept { self.remembered.map(|remembered| remembered.thing) } else { seen.first().copied() };
-        match (chosen, self.remembered) {
-            // A target once chosen is kept to, also where another one comes into view.
-            (Some(thing), Some(remembered)) if thing != remembered.thing => {}
+        let far = |place: Vec2| place.distance(self.sim.robot.position);
+        let nearest = self.in_view.iter().flatten().copied().min_by(|one, other| far(self.sim.centre(*one).0).total_cmp(&far(self.sim.centre(*other).0)));
+        match (nearest, self.remembered) {
+            // A target once chosen is kept to, unless another one turns out to be much nearer.
+            (Some(thing), Some(remembered)) if thing != remembered.thing && far(self.sim.centre(thing).0) > far(remembered.place.0) - SWITCH_M => {
+                if self.in_view.contains(&Some(remembered.thing)) {
+                    self.remembered = Some(Remembered { place: self.sim.centre(remembered.thing), ..remembered });
+                }
+            }
             (Some(thing), _) => {
                 self.remembered = Some(Remembered { thing, place: self.sim.centre(thing) });
                 self.reach(Milestone::Seen);
@@ -247,6 +252,30 @@ impl Episode {
     /// A target was held, or the hand came near one.
     pub fn lenient(&self) -> bool {
         self.lenient || self.success
+    }
+
+    /// A hash of the whole state; equal states have equal keys.
+    pub fn key(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        let mut number = |value: f64| {
+            hasher.update(&value.to_bits().to_le_bytes());
+        };
+        let robot = &self.sim.robot;
+        [robot.position.x, robot.position.z, robot.yaw, robot.lift, robot.extension, robot.wrist].into_iter().for_each(&mut number);
+        self.sim.held.iter().for_each(|&thing| number(thing as f64));
+        for (&thing, &(place, height)) in &self.sim.moved {
+            [thing as f64, place.x, place.z, height].into_iter().for_each(&mut number);
+        }
+        if let Some(remembered) = self.remembered {
+            [remembered.thing as f64, remembered.place.0.x, remembered.place.0.z, remembered.place.1].into_iter().for_each(&mut number);
+        }
+        self.looked.iter().for_each(|(&room, &headings)| number(room as f64 * 4096.0 + f64::from(headings)));
+        self.milestones.iter().for_each(|&milestone| number(milestone as u8 as f64));
+        let last = self.last.map_or(255, |(action, worked)| (action as u8) << 1 | u8::from(worked));
+        hasher.update(&[last, u8::from(self.over), u8::from(self.lenient), u8::from(self.success)]);
+        hasher.update(&self.steps.to_le_bytes());
+        let digest = hasher.finalize();
+        u64::from_le_bytes(digest.as_bytes()[..8].try_into().expect("a digest has 32 bytes"))
     }
 
     /// Share of the five steps that are behind; 1 is strict success.

@@ -11,15 +11,16 @@ use crate::{
     assets::{self, Asset, AssetSplit},
     compile::compile,
     error::Error,
+    expert::accessible,
     fetch::TARGETS,
     geometry::{Vec2, vec2},
     scene::Scene,
     schema::House,
-    space::Space,
+    sim::Home,
 };
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Which houses: the ones to train in, or the ones that no training sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,9 @@ pub fn generate_compiled(split: HouseSplit, number: u64) -> Result<(House, Scene
         let mut rng = ChaCha8Rng::from_seed(*seed.as_bytes());
         let house = build(split, &mut rng);
         let scene = compile(&house)?;
-        if sound(&scene) {
+        let home = Arc::new(Home::new(scene));
+        if sound(&home) {
+            let scene = Arc::into_inner(home).expect("nobody else keeps a house that is being checked").scene;
             return Ok((house, scene));
         }
     }
@@ -92,16 +95,17 @@ fn draw(kind: &str, split: HouseSplit, rng: &mut ChaCha8Rng, fits: impl Fn(&Asse
     (!choice.is_empty()).then(|| choice[rng.random_range(0..choice.len())])
 }
 
-fn sound(scene: &Scene) -> bool {
-    let kinds: BTreeSet<&str> = scene.things.iter().map(|thing| thing.kind.as_str()).collect();
-    let errands = scene.things.iter().filter(|thing| thing.pickupable && TARGETS.contains(&thing.kind.as_str())).count();
-    kinds.len() >= LEAST_KINDS && errands >= 1 && all_rooms_reached(scene)
+fn sound(home: &Arc<Home>) -> bool {
+    let things = &home.scene.things;
+    let kinds: BTreeSet<&str> = things.iter().map(|thing| thing.kind.as_str()).collect();
+    let mut errands = (0..things.len()).filter(|&thing| things[thing].pickupable && TARGETS.contains(&things[thing].kind.as_str()));
+    kinds.len() >= LEAST_KINDS && all_rooms_reached(home) && errands.any(|thing| accessible(home, thing))
 }
 
 /// Whether one walk over the free floor comes to every room.
-fn all_rooms_reached(scene: &Scene) -> bool {
+fn all_rooms_reached(home: &Home) -> bool {
     const STEP: f64 = 0.15;
-    let space = Space::new(scene);
+    let Home { scene, space } = home;
     let (low, high) = space.bounds();
     let (columns, rows) = (libm::ceil((high.x - low.x) / STEP) as usize, libm::ceil((high.z - low.z) / STEP) as usize);
     let middle = |cell: usize| vec2(low.x + ((cell % columns) as f64 + 0.5) * STEP, low.z + ((cell / columns) as f64 + 0.5) * STEP);

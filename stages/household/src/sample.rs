@@ -2,7 +2,7 @@
 
 use crate::{
     error::Error,
-    expert::Expert,
+    expert::{Expert, accessible},
     fetch::{Episode, FetchTask, TARGETS},
     geometry::{Vec2, vec2},
     robot::Robot,
@@ -10,7 +10,7 @@ use crate::{
 };
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::{BTreeMap, BTreeSet}, sync::Arc};
 
 /// Which episodes: in the target's room with at most 50 expert actions, or anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,7 @@ pub struct Sampled {
 struct Draw {
     task: FetchTask,
     chosen: String,
+    thing: usize,
 }
 
 /// Draws an episode, of a bucket if one is named.
@@ -87,8 +88,12 @@ pub fn sample(home: &Arc<Home>, tier: Tier, bucket: Option<&str>, rng: &mut ChaC
     if kinds.is_empty() {
         return Err(none());
     }
+    let mut can_take = BTreeMap::new();
     for _ in 0..TRIES {
-        let Some(Draw { task, chosen }) = draw(home, tier, wanted, &kinds, rng) else { continue };
+        let Some(Draw { task, chosen, thing }) = draw(home, tier, wanted, &kinds, rng) else { continue };
+        if !*can_take.entry(thing).or_insert_with(|| accessible(home, thing)) {
+            continue;
+        }
         let most = wanted.map_or_else(|| tier.buckets().last().map_or(0, |bucket| bucket.most), |bucket| bucket.most);
         let Some(expert_length) = solve(home, &task, most) else { continue };
         let Some(found) = tier.bucket(expert_length) else { continue };
@@ -132,7 +137,7 @@ fn draw(home: &Arc<Home>, tier: Tier, wanted: Option<&Bucket>, kinds: &[&'static
         yaw,
         seed: rng.random_range(0..u64::MAX),
     };
-    Some(Draw { task, chosen: target.id.clone() })
+    Some(Draw { task, chosen: target.id.clone(), thing: chosen })
 }
 
 /// A point of a room's floor, to the centimetre.
@@ -168,7 +173,7 @@ pub fn solve(home: &Arc<Home>, task: &FetchTask, most: u32) -> Option<u32> {
             }
         }
     }
-    (episode.success() && episode.steps <= most).then_some(episode.steps)
+    (episode.success() && episode.steps <= most && !expert.guessed()).then_some(episode.steps)
 }
 
 /// The WordNet sense that episode files give for a type.

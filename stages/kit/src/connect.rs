@@ -71,7 +71,10 @@ pub(crate) async fn connect_with(url: &str, wait: Duration, name: &str, link: Ar
         let reason = match options(url, name, &link, say).connect(url).await {
             Ok(client) => return Ok(client),
             Err(error) => match error.kind() {
-                ConnectErrorKind::ServerParse | ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication | ConnectErrorKind::Tls => {
+                ConnectErrorKind::ServerParse
+                | ConnectErrorKind::AuthorizationViolation
+                | ConnectErrorKind::Authentication
+                | ConnectErrorKind::Tls => {
                     return Err(Error::Refused { url: url.to_string(), reason: error.to_string() });
                 }
                 _ => error.to_string(),

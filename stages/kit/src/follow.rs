@@ -9,7 +9,7 @@ use crate::stage::{Follow, Input};
 use crate::store::{Objects, claim_of};
 use async_nats::jetstream::{self, message::StreamMessage, stream};
 use async_nats::{Client, HeaderMap};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use schemas::subjects::{self, Stream};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +18,8 @@ use tokio::sync::mpsc::UnboundedSender;
 /// How often the stream is asked although nothing said that something is new.
 const SWEEP: Duration = Duration::from_secs(2);
 /// A subscriber may hear of a message a little before the stream has stored it.
-const SETTLE: [Duration; 5] = [Duration::ZERO, Duration::from_millis(2), Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(250)];
+const SETTLE: [Duration; 5] =
+    [Duration::ZERO, Duration::from_millis(2), Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(250)];
 
 /// The subject of a stream that can be followed; those of one subject.
 pub(crate) fn subject_of(run: &str, stream: Stream) -> String {
@@ -63,6 +64,8 @@ pub(crate) async fn follow(client: Client, run: String, what: Stream, from: Foll
     follower.catch_up().await;
     loop {
         let hinted = tokio::time::timeout(SWEEP, hints.next()).await.is_ok();
+        // One look at the stream answers all hints that have come by now.
+        while hints.next().now_or_never().is_some() {}
         for wait in SETTLE {
             tokio::time::sleep(wait).await;
             match follower.catch_up().await {

@@ -15,15 +15,16 @@ pub mod setup;
 pub mod sim;
 pub mod stage;
 pub mod store;
+mod sweep;
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use connect::connect;
 pub use error::Error;
 pub use program::{Options, Outcome, Program, main, run};
 pub use setup::{exists, init, init_above, pipeline_text, remove};
-pub use stage::{
-    Delivered, Delivery, Durable, Follow, Identity, Input, Needs, Now, Output, PublishError, Report, Stage, Ticket, Work,
-};
+pub use stage::{Delivered, Delivery, Durable, Follow, Identity, Input, Needs, Now, Output, PublishError, Report, Stage, Ticket, Work};
 
 /// For [`Program::arg`].
 pub use clap;

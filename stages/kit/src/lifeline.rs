@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::lease::Lease;
 use crate::metrics::{Gatherer, Shared, snapshot};
 use crate::stage::{Identity, Input};
+use crate::sweep::sweep;
 use async_nats::Client;
 use async_nats::jetstream;
 use async_nats::service::ServiceExt;
@@ -121,10 +122,14 @@ async fn live(wiring: Arc<Wiring>, lease: Option<Lease>, listener: Option<std::n
     }
     let watcher = tokio::spawn(watch_presence(client.clone(), wiring.clone(), link.clone(), told.clone()));
     let lost = tokio::spawn(watch_link(wiring.clone(), wait));
+    let sweeper = lease.is_some().then(|| tokio::spawn(sweep(client.clone(), wiring.identity.run.clone())));
     let renewals = tokio::spawn(renew(client.clone(), wiring.clone(), link, lease, told.clone()));
     announce(&client, &wiring, told).await;
     watcher.abort();
     lost.abort();
+    if let Some(sweeper) = sweeper {
+        sweeper.abort();
+    }
     // It gives the lease back, or drops it if the stage was killed.
     renewals.await.ok();
     tokio::time::timeout(Duration::from_secs(1), client.flush()).await.ok();

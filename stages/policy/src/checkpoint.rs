@@ -58,7 +58,8 @@ impl Trainer {
         let mut moments = parse(&get("optimizer.safetensors")?)?;
         let first = take(&config, &mut moments, FIRST)?;
         let second = take(&config, &mut moments, SECOND)?;
-        let state: serde_json::Value = serde_json::from_slice(&get("trainer.json")?).map_err(|e| Error::Weights(format!("trainer.json: {e}")))?;
+        let state: serde_json::Value =
+            serde_json::from_slice(&get("trainer.json")?).map_err(|e| Error::Weights(format!("trainer.json: {e}")))?;
         let step = state["step"].as_u64().ok_or_else(|| Error::Weights("trainer.json lacks `step`".into()))?;
         let reference = if folder.join("reference.safetensors").exists() {
             let mut weights = parse(&get("reference.safetensors")?)?;

@@ -5,7 +5,7 @@
 //! turn computes its new tokens only; members of a group start from the first one's keys and values.
 
 use crate::kv::KvCache;
-use crate::model::{Model, download, upload};
+use crate::model::{Model, ROWS, download, upload};
 use crate::scheduler::{CHUNK, Limits, Running, Scheduler, Slice};
 use crate::{Error, ModelConfig, Result, sample, weights};
 use schemas::Sampling;
@@ -230,7 +230,7 @@ impl Engine {
 
     /// Computes slices with one version's weights, and samples a token where a sequence has been computed to its end.
     fn compute(&mut self, version: u64, slices: &[Slice]) -> Result<()> {
-        let plan = Plan::new(&self.scheduler.running, slices);
+        let plan = Plan::new(&self.scheduler.running, slices, self.kv.spare_row());
         let model = &self.models[&version];
         let to = |ids: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(ids)?.f_to_device(self.options.device)?) };
         let (tokens, positions, places, keep) = (to(&plan.tokens)?, to(&plan.positions)?, to(&plan.places)?, to(&plan.keep)?);
@@ -240,12 +240,13 @@ impl Engine {
         let hidden = model.forward(&tokens, &positions, &keep, &mut |layer, q, k, v| {
             let _ = kv.keys[layer].index_copy_(0, &places, k);
             let _ = kv.values[layer].index_copy_(0, &places, v);
-            let parts: Vec<Tensor> = plan
+            let mut parts: Vec<Tensor> = plan
                 .spans
                 .iter()
                 .filter(|span| layer < last || span.ends)
                 .map(|span| attend(span, layer == last, q, &kv.keys[layer], &kv.values[layer], band).reshape([-1, width]))
                 .collect();
+            parts.extend((layer < last && plan.padding > 0).then(|| Tensor::zeros([plan.padding, width], (Kind::Float, q.device()))));
             if parts.is_empty() { q.narrow(0, 0, 0).reshape([0, width]) } else { Tensor::cat(&parts, 0) }
         });
         for (slice, span) in slices.iter().zip(&plan.spans) {
@@ -261,7 +262,9 @@ impl Engine {
     /// Samples one token for each row of final hidden states.
     fn sample(&mut self, version: u64, hidden: &Tensor, rows: &[usize]) -> Result<()> {
         let running = &mut self.scheduler.running;
-        let temperature = |index: &usize| if running[*index].request.sampling.temperature > 0.0 { running[*index].request.sampling.temperature } else { 1.0 };
+        let temperature = |index: &usize| {
+            if running[*index].request.sampling.temperature > 0.0 { running[*index].request.sampling.temperature } else { 1.0 }
+        };
         let temperatures: Vec<f32> = rows.iter().map(temperature).collect();
         let mut logits = self.models[&version].logits(hidden);
         if temperatures.iter().any(|t| *t != 1.0) {
@@ -331,11 +334,13 @@ struct Plan {
     /// Rows of the batch after which a token is sampled.
     keep: Vec<i64>,
     spans: Vec<Span>,
+    /// Rows at the end that belong to no sequence.
+    padding: i64,
 }
 
 impl Plan {
-    fn new(running: &[Running], slices: &[Slice]) -> Plan {
-        let mut plan = Plan { tokens: vec![], positions: vec![], places: vec![], keep: vec![], spans: vec![] };
+    fn new(running: &[Running], slices: &[Slice], spare_row: usize) -> Plan {
+        let mut plan = Plan { tokens: vec![], positions: vec![], places: vec![], keep: vec![], spans: vec![], padding: 0 };
         for slice in slices {
             let sequence = &running[slice.index];
             let (past, start) = (sequence.computed, sequence.room.start);
@@ -349,6 +354,11 @@ impl Plan {
                 plan.keep.push(offset + count - 1);
             }
         }
+        let rows = plan.tokens.len().next_multiple_of(ROWS);
+        plan.padding = (rows - plan.tokens.len()) as i64;
+        plan.tokens.resize(rows, 0);
+        plan.positions.resize(rows, 0);
+        plan.places.resize(rows, spare_row as i64);
         plan
     }
 }

@@ -86,9 +86,10 @@ impl Extents {
     }
 }
 
-/// Keys and values of every layer, `[capacity, kv heads, dim]` each.
+/// Keys and values of every layer, `[capacity + 1, kv heads, dim]` each. What pads a batch is written to the last row.
 #[derive(Debug)]
 pub(crate) struct KvCache {
+    capacity: usize,
     pub(crate) keys: Vec<Tensor>,
     pub(crate) values: Vec<Tensor>,
 }
@@ -96,11 +97,11 @@ pub(crate) struct KvCache {
 impl KvCache {
     /// Reserves the arena; the operating system gives pages only as they are first written.
     pub(crate) fn new(config: &ModelConfig, capacity: usize, device: Device) -> Result<KvCache> {
-        let shape = [capacity as i64, config.num_key_value_heads as i64, config.head_dim() as i64];
+        let shape = [capacity as i64 + 1, config.num_key_value_heads as i64, config.head_dim() as i64];
         let make = || -> Result<Vec<Tensor>> {
             (0..config.num_hidden_layers).map(|_| Ok(Tensor::f_empty(shape, (Kind::Float, device))?)).collect()
         };
-        Ok(KvCache { keys: make()?, values: make()? })
+        Ok(KvCache { capacity, keys: make()?, values: make()? })
     }
 
     /// How many tokens fit into a number of MiB.
@@ -114,6 +115,11 @@ impl KvCache {
             return Err(Error::Options(format!("`kv_cache_mib` is {mib}; one block of {BLOCK} tokens takes {} bytes", per_token * BLOCK)));
         }
         Ok(capacity)
+    }
+
+    /// Row that nothing reads.
+    pub(crate) fn spare_row(&self) -> usize {
+        self.capacity
     }
 
     /// Copies keys and values of `len` tokens between runs that do not overlap.

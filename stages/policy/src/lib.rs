@@ -33,3 +33,4 @@ pub use error::{Error, Result};
 pub use objective::{Reinforce, Stats};
 pub use tch::Device;
 pub use train::{Trainer, TrainerOptions};
+

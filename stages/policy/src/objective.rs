@@ -5,6 +5,7 @@
 //! `exp(r - p) - (r - p) - 1` against a reference policy (Schulman's "k3", as in GRPO).
 
 use crate::batch::Target;
+use crate::model::ROWS;
 use tch::{Device, Kind, Tensor};
 
 /// Negative advantages: the loss of a token is bounded by this times the advantage.
@@ -51,6 +52,7 @@ pub(crate) struct Sums {
 /// Columns of a microbatch's targets, as tensors of `[targets]`.
 pub(crate) struct Columns {
     pub(crate) ids: Tensor,
+    /// Padded with row 0 to a multiple of [`ROWS`].
     pub(crate) rows: Tensor,
     pub(crate) weights: Tensor,
     pub(crate) advantages: Tensor,
@@ -61,9 +63,11 @@ impl Columns {
     pub(crate) fn new(targets: &[Target], device: Device) -> Columns {
         let ints = |of: fn(&Target) -> i64| Tensor::from_slice(&targets.iter().map(of).collect::<Vec<_>>()).to_device(device);
         let floats = |of: fn(&Target) -> f32| Tensor::from_slice(&targets.iter().map(of).collect::<Vec<_>>()).to_device(device);
+        let mut rows: Vec<i64> = targets.iter().map(|t| t.row).collect();
+        rows.resize(targets.len().next_multiple_of(ROWS), 0);
         Columns {
             ids: ints(|t| t.id),
-            rows: ints(|t| t.row),
+            rows: Tensor::from_slice(&rows).to_device(device),
             weights: floats(|t| t.weight),
             advantages: floats(|t| t.advantage),
             old_logprobs: floats(|t| t.old_logprob),

@@ -206,7 +206,13 @@ impl Scheduler {
 
     /// Room for `need` tokens that holds the first `computed` of `own`: the room, and how many of them are still there.
     /// Gives `own` back where running requests hold too much.
-    fn room_for(&mut self, need: usize, own: Option<Kept>, computed: usize, copies: &mut Vec<Copy>) -> std::result::Result<(Extent, usize), Option<Kept>> {
+    fn room_for(
+        &mut self,
+        need: usize,
+        own: Option<Kept>,
+        computed: usize,
+        copies: &mut Vec<Copy>,
+    ) -> std::result::Result<(Extent, usize), Option<Kept>> {
         let Some(mut own) = own else { return self.alloc(need).map(|room| (room, 0)).ok_or(None) };
         if self.extents.extend(&mut own.room, need) {
             return Ok((own.room, computed));
@@ -264,7 +270,9 @@ impl Scheduler {
     /// What to compute next: every sequence that is sampling, then as much of the prompts as the budget allows.
     pub(crate) fn schedule(&self) -> Vec<Slice> {
         if self.limits.deterministic {
-            let next = |r: &Running| if r.computed < r.prompt { ((r.computed / FIXED_CHUNK + 1) * FIXED_CHUNK).min(r.prompt) } else { r.tokens.len() };
+            let next = |r: &Running| {
+                if r.computed < r.prompt { ((r.computed / FIXED_CHUNK + 1) * FIXED_CHUNK).min(r.prompt) } else { r.tokens.len() }
+            };
             return self.running.iter().take(1).map(|r| Slice { index: 0, count: next(r) - r.computed }).collect();
         }
         let mut budget = self.limits.max_num_batched_tokens.max(1);

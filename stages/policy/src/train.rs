@@ -6,7 +6,7 @@
 
 use crate::batch::{Microbatch, Packing, pack};
 use crate::engine::{BAN, ban_row};
-use crate::model::{Model, upload};
+use crate::model::Model;
 use crate::objective::{self, Columns, Sums};
 use crate::optimizer::{self, AdamW};
 use crate::{Error, ModelConfig, Reinforce, Result, Sequence, Stats, init, weights};
@@ -86,7 +86,12 @@ impl Trainer {
     fn with(config: ModelConfig, weights: &weights::Weights, options: TrainerOptions) -> Result<Trainer> {
         let ban = ban_row(&config, &options.banned, options.device)?;
         let mut banned = vec![false; config.vocab_size];
-        options.banned.iter().filter_map(|id| usize::try_from(*id).ok()).filter(|id| *id < config.vocab_size).for_each(|id| banned[id] = true);
+        options
+            .banned
+            .iter()
+            .filter_map(|id| usize::try_from(*id).ok())
+            .filter(|id| *id < config.vocab_size)
+            .for_each(|id| banned[id] = true);
         let model = Model::new(&config, weights, options.device)?;
         for (parameter, _) in model.parameters() {
             let _ = parameter.set_requires_grad(true);
@@ -242,15 +247,17 @@ impl Trainer {
         let width = model.config.hidden_size as i64;
         let hidden = model.forward(&ids(&batch.tokens), &ids(&batch.positions), &columns.rows, &mut |layer, q, k, v| {
             let blocks = batch.blocks.iter().zip(&masks).map(|(block, mask)| {
-                let side = |x: &Tensor| x.narrow(0, block.offset, block.rows * block.len).unflatten(0, [block.rows, block.len]).transpose(1, 2);
-                let mixed = Tensor::scaled_dot_product_attention(&side(q), &side(k), &side(v), mask.as_ref(), 0.0, mask.is_none(), None, true);
+                let side =
+                    |x: &Tensor| x.narrow(0, block.offset, block.rows * block.len).unflatten(0, [block.rows, block.len]).transpose(1, 2);
+                let mixed =
+                    Tensor::scaled_dot_product_attention(&side(q), &side(k), &side(v), mask.as_ref(), 0.0, mask.is_none(), None, true);
                 mixed.transpose(1, 2).reshape([block.rows * block.len, width])
             });
             let mut parts: Vec<Tensor> = blocks.collect();
             let all = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0) };
             if layer == last { all.index_select(0, &columns.rows) } else { all }
         });
-        let mut logits = model.logits(&hidden);
+        let mut logits = model.logits(&hidden).narrow(0, 0, columns.ids.size()[0]);
         if self.options.temperature > 0.0 && self.options.temperature != 1.0 {
             logits = logits / self.options.temperature;
         }

@@ -150,10 +150,7 @@ impl Renderer {
                 self.counts.rejected += 1;
                 let status = Status::Failed(reason.clone());
                 let failed = Completion { at, generator: NAME.into(), status, segment: None, text: String::new(), trail };
-                vec![
-                    Output::Reject { subject, reason, payload },
-                    Output::Publish { subject: completions, payload: encode(&failed) },
-                ]
+                vec![Output::Reject { subject, reason, payload }, Output::Publish { subject: completions, payload: encode(&failed) }]
             }
         }
     }

@@ -14,7 +14,15 @@ fn identity(observation_tokens: u32) -> Identity {
     );
     let mut pipeline = Pipeline::parse(&text).expect("a sound pipeline");
     pipeline.generator.engine = Engine::Scripted;
-    Identity { run: "r".into(), id: "prompt-renderer-1".into(), host: "h".into(), pid: 1, epoch: 0, folder: PathBuf::from("runs/r"), pipeline }
+    Identity {
+        run: "r".into(),
+        id: "prompt-renderer-1".into(),
+        host: "h".into(),
+        pid: 1,
+        epoch: 0,
+        folder: PathBuf::from("runs/r"),
+        pipeline,
+    }
 }
 
 fn files() -> (Vec<u8>, Vec<u8>) {
@@ -57,7 +65,10 @@ fn an_observation_becomes_a_prompt_to_its_generator() {
     let mut renderer = ready();
     let observation = asked("P _ G\n");
     let prompt: Prompt = published(&renderer.step(message(&observation), NOW), "errand.r.prompts.generator-1");
-    assert_eq!((&prompt.at, prompt.group, &prompt.stepper, prompt.policy), (&observation.at, 2, &"env-stepper-1".to_string(), observation.policy));
+    assert_eq!(
+        (&prompt.at, prompt.group, &prompt.stepper, prompt.policy),
+        (&observation.at, 2, &"env-stepper-1".to_string(), observation.policy)
+    );
     assert_eq!(prompt.segment.prompt_end as usize, prompt.segment.len());
     assert!(prompt.segment.turn_start > 0, "the head lies before the turn");
     let tokenizer = &renderer.context.as_ref().unwrap().tokenizer;
@@ -73,7 +84,8 @@ fn a_segment_that_is_there_grows() {
     let first: Prompt = published(&renderer.step(message(&asked("P _ G\n")), NOW), "errand.r.prompts.generator-1");
     let context = renderer.context.as_ref().unwrap();
     let mut segment = first.segment;
-    let reply = Reply { turn: 0, ids: vec![40], logprobs: vec![-1.0], versions: vec![(3, 1)], source: Source::Policy, cut: true, trainable: true };
+    let reply =
+        Reply { turn: 0, ids: vec![40], logprobs: vec![-1.0], versions: vec![(3, 1)], source: Source::Policy, cut: true, trainable: true };
     context.push_reply(&mut segment, reply).unwrap();
     let observation = Observation { segment: Some(segment.clone()), head: None, ..asked("_ P G\n") };
     let second: Prompt = published(&renderer.step(message(&observation), NOW), "errand.r.prompts.generator-1");
@@ -85,7 +97,8 @@ fn a_segment_that_is_there_grows() {
 #[test]
 fn the_expert_speaks_at_once() {
     let mut renderer = ready();
-    let observation = Observation { expert_reply: Some(" Right Left".into()), expert_speaks: true, generator: String::new(), ..asked("P _ G\n") };
+    let observation =
+        Observation { expert_reply: Some(" Right Left".into()), expert_speaks: true, generator: String::new(), ..asked("P _ G\n") };
     let done: Completion = published(&renderer.step(message(&observation), NOW), "errand.r.completions.env-stepper-1");
     assert_eq!((done.status, done.generator.as_str(), done.text.as_str()), (Status::Done, "expert", " Right Left"));
     let segment = done.segment.expect("the turn is in it");

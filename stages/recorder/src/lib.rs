@@ -18,8 +18,8 @@ mod tests;
 use commit::{Commit, Done};
 use held::Held;
 use kit::stage::{Delivered, Durable, Identity, Input, Needs, Now, Output, Report, Stage, Ticket};
-use schemas::subjects::{ENDS_RECORDER, Stream};
 use schemas::EpisodeId;
+use schemas::subjects::{ENDS_RECORDER, Stream};
 pub use sink::{Item, Receipt, Sink, StoreSink};
 use std::collections::BTreeMap;
 use store::Committed;
@@ -93,7 +93,7 @@ impl Recorder {
 
     /// Asks for more while there is room: by number, and by bytes at the mean size of what came.
     fn ask(&mut self) -> Vec<Output> {
-        if self.draining || !matches!(self.place, Place::Here(_)) && self.counts.commits == 0 && self.held.is_empty() && self.asked > 0 {
+        if self.draining {
             return Vec::new();
         }
         let by_number = (2 * self.commit_episodes).max(FETCH as usize).saturating_sub(self.held.len());

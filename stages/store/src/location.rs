@@ -4,6 +4,7 @@ use crate::{Error, one_line};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem, memory::InMemory, path::Path};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// An opened place and the run in it. Cheap to clone.
@@ -13,6 +14,8 @@ pub struct Store {
     base: Path,
     url: String,
     run: String,
+    /// The folder, where the store is one.
+    folder: Option<PathBuf>,
 }
 
 /// What became of a put-if-absent.
@@ -29,26 +32,42 @@ impl Store {
     /// # Errors
     /// [`Error::Location`]: an unknown scheme, a folder that cannot be made, settings that are missing.
     pub fn open(url: &str, run: &str) -> Result<Store, Error> {
+        Store::open_or(url, run, true)
+    }
+
+    /// As [`Store::open`], for reading: a folder that is not there is an error and is not made.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_existing(url: &str, run: &str) -> Result<Store, Error> {
+        Store::open_or(url, run, false)
+    }
+
+    fn open_or(url: &str, run: &str, make: bool) -> Result<Store, Error> {
         let location = |reason: String| Error::Location { url: url.into(), reason };
         let scheme = url.split_once(':').map(|(scheme, _)| scheme).filter(|s| s.len() > 1 && s.chars().all(|c| c.is_ascii_alphanumeric()));
-        let (object, base): (Arc<dyn ObjectStore>, Path) = match scheme {
-            None => (Arc::new(open_folder(url).map_err(location)?), Path::default()),
-            Some("file") => (Arc::new(open_folder(file_path(url)).map_err(location)?), Path::default()),
-            Some("memory") => (Arc::new(InMemory::new()), Path::default()),
-            Some(_) => {
-                let parsed = parse(url).map_err(location)?;
-                // Names are matched in lower case; anything that is no setting of the cloud in question is passed over.
-                let settings = std::env::vars().map(|(key, value)| (key.to_ascii_lowercase(), value));
-                let (object, base) = object_store::parse_url_opts(&parsed, settings).map_err(|e| location(one_line(&e)))?;
-                (Arc::from(object), base)
-            }
+        let path = match scheme {
+            None => Some(url),
+            Some("file") => Some(file_path(url)),
+            Some(_) => None,
         };
-        Ok(Store { object, base, url: url.into(), run: run.into() })
+        if let Some(path) = path {
+            let object = Arc::new(open_folder(path, make).map_err(location)?);
+            return Ok(Store { folder: Some(path.into()), ..Store::over(object, url, run) });
+        }
+        if scheme == Some("memory") {
+            return Ok(Store::over(Arc::new(InMemory::new()), url, run));
+        }
+        let parsed = parse(url).map_err(location)?;
+        // Names are matched in lower case; anything that is no setting of the cloud in question is passed over.
+        let settings = std::env::vars().map(|(key, value)| (key.to_ascii_lowercase(), value));
+        let (object, base) = object_store::parse_url_opts(&parsed, settings).map_err(|e| location(one_line(&e)))?;
+        Ok(Store { base, ..Store::over(Arc::from(object), url, run) })
     }
 
     /// A store over an object store that is open already.
     pub fn over(object: Arc<dyn ObjectStore>, url: &str, run: &str) -> Store {
-        Store { object, base: Path::default(), url: url.into(), run: run.into() }
+        Store { object, base: Path::default(), url: url.into(), run: run.into(), folder: None }
     }
 
     /// The URL or path as it was given.
@@ -64,14 +83,39 @@ impl Store {
         self.base.parts().chain(Path::from(path).parts()).collect()
     }
 
-    /// Writes an object unless there is one of that name. Whole or not at all.
+    /// Writes an object unless there is one of that name. Whole or not at all, and there to stay when this returns: in a
+    /// folder it is synced to the disk, so that an entry never outlives the loss of power without its files.
     pub(crate) async fn put(&self, path: &str, bytes: Bytes) -> Result<Put, Error> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.object.put_opts(&self.full(path), PutPayload::from_bytes(bytes), options).await {
-            Ok(_) => Ok(Put::Written),
+            Ok(_) => {
+                self.sync(path).map_err(|error| self.write_error(path, &error))?;
+                Ok(Put::Written)
+            }
             Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::AlreadyThere),
             Err(error) => Err(self.write_error(path, &error)),
         }
+    }
+
+    /// Whether a write that failed has certainly left nothing. A request to a cloud may arrive after its sender gave up.
+    pub(crate) fn fails_for_good(&self) -> bool {
+        self.folder.is_some()
+    }
+
+    /// Syncs a file, and the folders that lead to it as far as this write may have made them.
+    fn sync(&self, path: &str) -> std::io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let mut at = folder.join(path);
+        std::fs::File::open(&at)?.sync_all()?;
+        // table / run / split / file
+        const LEVELS: usize = 4;
+        for _ in 0..LEVELS {
+            if !at.pop() || !at.starts_with(folder) {
+                break;
+            }
+            std::fs::File::open(&at)?.sync_all()?;
+        }
+        Ok(())
     }
 
     /// `None` where there is no such object.
@@ -109,7 +153,7 @@ impl Store {
         Error::Read { store: self.url.clone(), path: path.into(), reason: one_line(error) }
     }
 
-    fn write_error(&self, path: &str, error: &object_store::Error) -> Error {
+    fn write_error(&self, path: &str, error: &dyn std::error::Error) -> Error {
         let reason = one_line(error);
         Error::Write { store: self.url.clone(), path: path.into(), hint: hint(&reason), reason }
     }
@@ -140,11 +184,15 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, 
     text.parse().map_err(|error| format!("{error}"))
 }
 
-fn open_folder(path: &str) -> Result<LocalFileSystem, String> {
+fn open_folder(path: &str, make: bool) -> Result<LocalFileSystem, String> {
     if path.is_empty() {
         return Err("it names no folder".into());
     }
-    std::fs::create_dir_all(path).map_err(|error| format!("cannot make the folder: {error}"))?;
+    if make {
+        std::fs::create_dir_all(path).map_err(|error| format!("cannot make the folder: {error}"))?;
+    } else if !std::path::Path::new(path).is_dir() {
+        return Err("there is no such folder".into());
+    }
     LocalFileSystem::new_with_prefix(path).map_err(|error| one_line(&error))
 }
 
@@ -157,6 +205,15 @@ mod tests {
         for (url, path) in [("file:a/b", "a/b"), ("file:///a/b", "/a/b"), ("file:/a", "/a"), ("file://localhost/a/b", "/a/b")] {
             assert_eq!(file_path(url), path);
         }
+    }
+
+    #[test]
+    fn reading_makes_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing").display().to_string();
+        assert!(Store::open_existing(&missing, "r").unwrap_err().to_string().contains("no such folder"));
+        Store::open(&missing, "r").unwrap();
+        Store::open_existing(&missing, "r").unwrap();
     }
 
     #[test]

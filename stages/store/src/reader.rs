@@ -25,7 +25,7 @@ impl Reader {
     /// # Errors
     /// [`Error::Location`], and as [`Reader::over`].
     pub async fn open(url: &str, run: &str) -> Result<Reader, Error> {
-        Reader::over(Store::open(url, run)?).await
+        Reader::over(Store::open_existing(url, run)?).await
     }
 
     /// Reads the manifest of a store that is open already.

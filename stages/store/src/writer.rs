@@ -83,7 +83,11 @@ impl Writer {
             let put = match self.store.put(&path, Bytes::from(entry.to_json())).await {
                 Ok(put) => put,
                 Err(error) => {
-                    self.remove(&files).await;
+                    // Where the entry is there all the same, or may still arrive, its files must be there too.
+                    let absent = matches!(self.store.get(&path).await, Ok(None));
+                    if absent && self.store.fails_for_good() {
+                        self.remove(&files).await;
+                    }
                     return Err(error);
                 }
             };

@@ -1,11 +1,11 @@
 //! In: a world's name and settings. Out: the [`Kind`], or one line that says what is wrong with them.
 
-use crate::{Kind, delay::Delay, frozenlake::Lake, sokoban::Sokoban};
+use crate::{Kind, delay::Delay, fetch::Fetch, frozenlake::Lake, sokoban::Sokoban};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// Every name that [`kind`] takes.
-pub const NAMES: &[&str] = &["frozenlake", "sokoban", "delay"];
+pub const NAMES: &[&str] = &["frozenlake", "sokoban", "fetch", "delay"];
 
 /// A house as it was read, not yet parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,11 +34,10 @@ pub struct Houses {
 /// # Errors
 /// A line that names the setting and what is allowed.
 pub fn kind(name: &str, pictures: bool, settings: &toml::Table, houses: Houses) -> Result<Arc<dyn Kind>, String> {
-    // Worlds whose levels follow from the seed have no use for houses.
-    let _ = houses;
     match name {
         "frozenlake" => Ok(Arc::new(Lake::new(pictures, settings)?)),
         "sokoban" => Ok(Arc::new(Sokoban::new(pictures, settings)?)),
+        "fetch" => Ok(Arc::new(Fetch::new(pictures, settings, houses)?)),
         "delay" => Ok(Arc::new(Delay::new(pictures, settings)?)),
         other => Err(format!("world.name is `{other}`: allowed are {}", listed(NAMES))),
     }

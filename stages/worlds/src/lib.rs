@@ -3,6 +3,7 @@
 //! In: a seed, a task, a scene. Out: texts, pictures, rewards, an expert. Pure: no NATS, clock or files.
 
 pub mod delay;
+pub mod fetch;
 pub mod frozenlake;
 mod grid;
 mod kinds;

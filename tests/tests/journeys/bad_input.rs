@@ -61,3 +61,40 @@ fn no_server_is_one_clear_line() -> Result<()> {
     assert_eq!(said.lines().filter(|l| l.starts_with("errand: error")).count(), 1, "{said}");
     Ok(())
 }
+
+/// The stack that this one replaces held one turn of a task that needs 45 actions at least: 1,200 tokens a trajectory, 900 a
+/// prompt, and two pictures' worth of words.
+#[test]
+fn the_settings_of_the_replaced_stack_are_refused() -> Result<()> {
+    let text = r#"
+name = "replaced"
+
+[world]
+name = "fetch"
+
+[prompt]
+format = "grounding_worldmodeling"
+system = true
+actions_per_turn = 1
+action_separator = ","
+observation_tokens = 900
+segment_tokens = 2400
+
+[limits]
+steps = 600
+reply_tokens = 200
+episode_tokens = 1200
+
+[policy]
+vocabulary = 2048
+
+[[schedule]]
+phase = "grpo"
+batches = 1
+batch = 1
+"#;
+    let (code, said) = validate(text)?;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("limits.episode_tokens"), "the limit that binds is named: {said}");
+    Ok(())
+}

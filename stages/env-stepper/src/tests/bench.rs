@@ -175,7 +175,7 @@ impl Bench {
     pub(super) fn with(pipeline: Pipeline, options: Options) -> Bench {
         let kind = Arc::new(Corridors { pictures: pipeline.world.pictures });
         let actions: Vec<String> = ACTIONS.iter().map(|a| a.name.to_string()).collect();
-        let (tokenizer, config) = context::train_small(&kind.corpus(200), &actions, 400);
+        let (tokenizer, config) = context::train_small(&kind.corpus(200), &actions, 400).unwrap();
         let context = Context::from_files(tokenizer.as_ref(), config.as_ref(), ImageSettings::default()).unwrap();
         let stepper = Stepper::new(&identity(&pipeline), kind, options);
         Bench { stepper, context, now: Now::default(), sampled: BTreeMap::new(), deliveries: 0, published: 0 }
@@ -250,11 +250,12 @@ impl Bench {
         let source = if seen.expert_speaks { Source::Expert } else { Source::Policy };
         let sampled = source == Source::Policy;
         let logprobs: Vec<f32> = (0..ids.len()).map(|i| -(seen.at.turn as f32) - i as f32 / 64.0).collect();
+        let logprobs = if sampled { logprobs } else { vec![] };
         self.sampled.insert((seen.at.id, seen.at.turn), Sampled { ids: ids.clone(), logprobs: logprobs.clone() });
         let reply = Reply {
             turn: seen.at.turn,
             versions: if sampled { vec![(3, ids.len() as u32)] } else { vec![] },
-            logprobs: if sampled { logprobs } else { vec![] },
+            logprobs,
             source,
             cut,
             trainable: true,

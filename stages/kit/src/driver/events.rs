@@ -108,7 +108,13 @@ impl Driver {
     }
 
     /// Hands a message to the logic, or first fetches the payload that it stands for.
-    async fn deliver(&mut self, subject: String, mut headers: std::collections::BTreeMap<String, String>, payload: Bytes, delivery: Option<Delivered>) {
+    async fn deliver(
+        &mut self,
+        subject: String,
+        mut headers: std::collections::BTreeMap<String, String>,
+        payload: Bytes,
+        delivery: Option<Delivered>,
+    ) {
         // A durable of headers alone says how large the payload was; nobody wants it.
         let headers_only = headers.contains_key("Nats-Msg-Size");
         match headers.remove(CLAIM_HEADER) {

@@ -21,11 +21,20 @@ pub(super) enum Done {
     /// The claim is stored; the message that stands for it may go to its stream.
     Publish(Outgoing),
     /// The same on a core subject.
-    Send { subject: String, headers: async_nats::HeaderMap },
+    Send {
+        subject: String,
+        headers: async_nats::HeaderMap,
+    },
     /// A message whose payload was a claim that is gone.
-    ClaimGone { claim: String, delivery: Option<Delivered> },
+    ClaimGone {
+        claim: String,
+        delivery: Option<Delivered>,
+    },
     /// A read or write of the state is over.
-    State { revision: Option<u64>, input: Input },
+    State {
+        revision: Option<u64>,
+        input: Input,
+    },
     Fatal(Error),
 }
 

@@ -36,7 +36,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 const BATCH: usize = 64;
 const TICK: Duration = Duration::from_millis(100);
 /// Every so many ticks the report is taken and shared.
-const REPORT_TICKS: u64 = 5;
+const REPORT_TICKS: u64 = 2;
 /// When the stage ends: how long for what is in flight to be confirmed.
 const FLUSH: Duration = Duration::from_secs(5);
 
@@ -44,7 +44,10 @@ const FLUSH: Duration = Duration::from_secs(5);
 pub(crate) enum Control {
     Input(Input),
     /// `None`: the work panicked.
-    Worked { ticket: Ticket, result: Option<Box<dyn Work>> },
+    Worked {
+        ticket: Ticket,
+        result: Option<Box<dyn Work>>,
+    },
     /// Finish in order.
     Drain,
     /// End as if killed: nothing is handed back, flushed or said.
@@ -129,7 +132,7 @@ impl Driver {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let state = StateDesk::new(bucket, needs.stage, identity.epoch);
-        Ok(Driver {
+        let mut driver = Driver {
             stage,
             started: Instant::now(),
             client,
@@ -156,7 +159,10 @@ impl Driver {
             exit: None,
             drain_until: None,
             identity,
-        })
+        };
+        // The first presence says what the stage says, not nothing.
+        driver.share_report();
+        Ok(driver)
     }
 
     /// Runs until the stage ends.

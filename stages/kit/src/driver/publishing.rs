@@ -119,7 +119,10 @@ mod tests {
     use super::*;
 
     fn answer(code: u64, text: &str) -> Result<u64, PublishError> {
-        read_answer(format!(r#"{{"error":{{"code":400,"err_code":{code},"description":"{text}"}},"stream":"s","seq":0}}"#).as_bytes(), false)
+        read_answer(
+            format!(r#"{{"error":{{"code":400,"err_code":{code},"description":"{text}"}},"stream":"s","seq":0}}"#).as_bytes(),
+            false,
+        )
     }
 
     #[test]
@@ -133,7 +136,13 @@ mod tests {
     }
 
     fn outgoing(ticket: u64) -> Outgoing {
-        Outgoing { ticket: Some(Ticket(ticket)), subject: "s".into(), headers: async_nats::HeaderMap::new(), payload: Bytes::new(), claim: None }
+        Outgoing {
+            ticket: Some(Ticket(ticket)),
+            subject: "s".into(),
+            headers: async_nats::HeaderMap::new(),
+            payload: Bytes::new(),
+            claim: None,
+        }
     }
 
     #[test]

@@ -52,7 +52,14 @@ const DEDUPE_US: u64 = 120_000_000;
 
 impl StreamState {
     pub(super) fn new(settings: StreamSettings) -> StreamState {
-        StreamState { settings, stored: BTreeMap::new(), last_sequence: 0, history: vec![], seen: BTreeMap::new(), durables: BTreeMap::new() }
+        StreamState {
+            settings,
+            stored: BTreeMap::new(),
+            last_sequence: 0,
+            history: vec![],
+            seen: BTreeMap::new(),
+            durables: BTreeMap::new(),
+        }
     }
 
     /// Stores a message and gives its sequence number; `Ok((n, false))` if it was there already.
@@ -108,7 +115,9 @@ impl StreamState {
         let gone = match (self.settings.retention, subject) {
             (Retention::Limits, _) | (_, None) => false,
             (Retention::WorkQueue, Some(_)) => news,
-            (Retention::Interest, Some(subject)) => self.durables.values().all(|d| !matches(&d.filter, &subject) || d.acked.contains(&sequence)),
+            (Retention::Interest, Some(subject)) => {
+                self.durables.values().all(|d| !matches(&d.filter, &subject) || d.acked.contains(&sequence))
+            }
         };
         if gone {
             self.stored.remove(&sequence);
@@ -124,7 +133,8 @@ impl StreamState {
             return None;
         }
         let again = state.again.iter().find(|(_, not_before)| **not_before <= now_us).map(|(sequence, _)| *sequence);
-        let fresh = || self.stored.range(state.next_sequence..).find(|(_, m)| matches(&state.filter, &m.subject)).map(|(sequence, _)| *sequence);
+        let fresh =
+            || self.stored.range(state.next_sequence..).find(|(_, m)| matches(&state.filter, &m.subject)).map(|(sequence, _)| *sequence);
         let sequence = again.or_else(fresh)?;
         if again.is_some() {
             state.again.remove(&sequence);
@@ -242,7 +252,12 @@ mod tests {
     use super::*;
 
     fn ends() -> StreamState {
-        let settings = StreamSettings { subjects: "e.>".into(), retention: Retention::Interest, max_per_subject: Some(1), discard_new_per_subject: true };
+        let settings = StreamSettings {
+            subjects: "e.>".into(),
+            retention: Retention::Interest,
+            max_per_subject: Some(1),
+            discard_new_per_subject: true,
+        };
         let mut stream = StreamState::new(settings);
         for name in ["a", "b"] {
             stream.durables.insert(name.into(), DurableState::new("e.>".into(), name == "b", 1_000, 10));
@@ -311,7 +326,8 @@ mod tests {
 
     #[test]
     fn expectations_and_message_ids_are_kept() {
-        let settings = StreamSettings { subjects: "p".into(), retention: Retention::Limits, max_per_subject: None, discard_new_per_subject: false };
+        let settings =
+            StreamSettings { subjects: "p".into(), retention: Retention::Limits, max_per_subject: None, discard_new_per_subject: false };
         let mut stream = StreamState::new(settings);
         assert_eq!(stream.publish("p", BTreeMap::new(), vec![], Some(1), 0), Err(PublishError::WrongSequence));
         let id = BTreeMap::from([("Nats-Msg-Id".to_string(), "x".to_string())]);
@@ -322,7 +338,8 @@ mod tests {
 
     #[test]
     fn a_bound_of_one_a_subject_keeps_the_last() {
-        let settings = StreamSettings { subjects: "g".into(), retention: Retention::Limits, max_per_subject: Some(1), discard_new_per_subject: false };
+        let settings =
+            StreamSettings { subjects: "g".into(), retention: Retention::Limits, max_per_subject: Some(1), discard_new_per_subject: false };
         let mut stream = StreamState::new(settings);
         put(&mut stream, "g").unwrap();
         put(&mut stream, "g").unwrap();

@@ -1,0 +1,194 @@
+//! The engine: its log-probabilities are the trainer's, whatever was reused, cut into chunks or evicted.
+
+use super::*;
+use crate::Error;
+
+const PLAY: Play = Play { rollouts: 8, turns: 4, prompt: 23, max_tokens: 6 };
+
+fn check_against_trainer(trainer: &Trainer, sequences: &[Sequence]) {
+    for (number, sequence) in sequences.iter().enumerate() {
+        let fresh = trainer.logprobs(sequence).unwrap();
+        assert!(close(&fresh, &sequence.old_logprobs, 1e-4), "rollout {number}: {fresh:?} against {:?}", sequence.old_logprobs);
+    }
+}
+
+#[test]
+fn sampled_logprobs_are_the_trainers() {
+    let trainer = trainer();
+    let roomy = EngineOptions::default();
+    let chunked = EngineOptions { max_num_batched_tokens: 17, max_num_seqs: 3, ..EngineOptions::default() };
+    for options in [roomy, chunked] {
+        let mut engine = engine(&trainer, options);
+        check_against_trainer(&trainer, &PLAY.run(&mut engine, |_| 1));
+    }
+}
+
+#[test]
+fn eviction_between_turns_changes_no_logprob() {
+    let trainer = trainer();
+    // One MiB holds about 2,700 tokens of this model: some rollouts' keys and values are lost between turns.
+    let mut engine = engine(&trainer, EngineOptions { kv_cache_mib: 1, ..EngineOptions::default() });
+    let play = Play { rollouts: 24, turns: 4, prompt: 30, max_tokens: 6 };
+    check_against_trainer(&trainer, &play.run(&mut engine, |_| 1));
+    assert!(engine.kv_use() <= 1.0);
+}
+
+#[test]
+fn many_rollouts_finish_in_a_cache_that_holds_few() {
+    let trainer = trainer();
+    let mut engine = engine(&trainer, EngineOptions { kv_cache_mib: 1, ..EngineOptions::default() });
+    for ticket in 0..12 {
+        engine.submit(request(ticket, words(ticket as u32, 900), 4)).unwrap();
+    }
+    assert_eq!(drain(&mut engine).len(), 12);
+    let refused = engine.submit(request(99, words(1, 5000), 4)).unwrap_err();
+    assert!(refused.to_string().contains("kv_cache_mib"), "{refused}");
+}
+
+#[test]
+fn greedy_tokens_do_not_depend_on_the_company() {
+    let trainer = trainer();
+    let greedy = |ticket: u64| {
+        let mut request = request(ticket, words(ticket as u32, 10 + 7 * ticket as usize), 12);
+        request.sampling.temperature = 0.0;
+        request
+    };
+    let mut together = engine(&trainer, EngineOptions::default());
+    (0..10).for_each(|ticket| together.submit(greedy(ticket)).unwrap());
+    let together = drain(&mut together);
+    for ticket in 0..10 {
+        let mut alone = engine(&trainer, EngineOptions::default());
+        alone.submit(greedy(ticket)).unwrap();
+        assert_eq!(drain(&mut alone)[&ticket].tokens, together[&ticket].tokens);
+    }
+}
+
+#[test]
+fn deterministic_mode_gives_the_same_bits_in_any_batch() {
+    let trainer = trainer();
+    let fixed = EngineOptions { deterministic: true, ..EngineOptions::default() };
+    let play = Play { rollouts: 6, turns: 3, prompt: 50, max_tokens: 6 };
+    let mut kept = engine(&trainer, fixed.clone());
+    let reference = play.run(&mut kept, |_| 1);
+    check_against_trainer(&trainer, &reference);
+    // The same turns, each with an engine of its own that knows nothing of the turn before.
+    for (rollout, sequence) in reference.iter().enumerate() {
+        let mut from = 0;
+        for (turn, span) in sequence.trained.iter().enumerate() {
+            let mut fresh = engine(&trainer, fixed.clone());
+            let ticket = turn as u64 * play.rollouts + rollout as u64;
+            fresh.submit(request(ticket, sequence.tokens[..span.start as usize].to_vec(), play.max_tokens)).unwrap();
+            let reply = drain(&mut fresh).remove(&ticket).unwrap();
+            let count = (span.end - span.start) as usize;
+            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&reply.logprobs), bits(&sequence.old_logprobs[from..from + count]));
+            assert_eq!(reply.tokens, sequence.tokens[span.start as usize..span.end as usize]);
+            from += count;
+        }
+    }
+}
+
+#[test]
+fn banned_ids_are_never_sampled() {
+    let trainer = Trainer::new(config(), 1, options()).unwrap();
+    let mut engine = engine(&trainer, EngineOptions::default());
+    for ticket in 0..64 {
+        let mut request = request(ticket, words(ticket as u32, 4), 40);
+        request.stop_ids = vec![];
+        engine.submit(request).unwrap();
+    }
+    for reply in drain(&mut engine).values() {
+        assert_eq!(reply.tokens.len(), 40);
+        assert!(reply.cut && reply.tokens.iter().all(|id| !BANNED.contains(id)));
+    }
+}
+
+#[test]
+fn a_new_version_leaves_running_requests_alone() {
+    let first = trainer();
+    let second = Trainer::new(config(), 77, options()).unwrap();
+    let mut engine = engine(&first, EngineOptions { keep_kv: false, ..EngineOptions::default() });
+    engine.load(2, &second.weights()).unwrap();
+    let tokens = words(9, 40);
+    engine.submit(request(1, tokens.clone(), 8)).unwrap();
+    engine.step().unwrap();
+    engine.drop_version(1);
+    assert_eq!(engine.versions(), [2]);
+    assert!(engine.submit(request(2, tokens.clone(), 8)).is_err());
+    let reply = drain(&mut engine).remove(&1).unwrap();
+    assert_eq!(reply.versions, [(1, reply.tokens.len() as u32)]);
+    // The next turn asks for version 2: nothing of version 1 is reused.
+    let mut next = request(3, tokens.clone(), 8);
+    (next.rollout, next.version) = (1, 2);
+    engine.submit(next).unwrap();
+    let reply = drain(&mut engine).remove(&3).unwrap();
+    let end = (40 + reply.tokens.len()) as u32;
+    let sequence =
+        Sequence { tokens: [tokens, reply.tokens].concat(), trained: vec![Span { start: 40, end, advantage: 0.0 }], ..Sequence::default() };
+    assert!(close(&second.logprobs(&sequence).unwrap(), &reply.logprobs, 1e-4));
+}
+
+#[test]
+fn a_seed_gives_the_same_reply_again_and_another_seed_another() {
+    let trainer = trainer();
+    let reply = |seed: u64| {
+        let mut engine = engine(&trainer, EngineOptions::default());
+        let mut request = request(1, words(3, 20), 30);
+        (request.sampling.seed, request.stop_ids) = (seed, vec![]);
+        engine.submit(request).unwrap();
+        drain(&mut engine).remove(&1).unwrap().tokens
+    };
+    assert_eq!(reply(1), reply(1));
+    assert_ne!(reply(1), reply(2));
+}
+
+#[test]
+fn temperature_scales_the_logprobs_as_in_the_trainer() {
+    let weights = trainer().weights();
+    let mut engine = engine(&trainer(), EngineOptions::default());
+    let mut request = request(1, words(3, 20), 10);
+    (request.sampling.temperature, request.stop_ids) = (0.6, vec![]);
+    engine.submit(request).unwrap();
+    let reply = drain(&mut engine).remove(&1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), config().to_json()).unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), weights).unwrap();
+    let cooler = Trainer::from_folder(folder.path(), TrainerOptions { temperature: 0.6, ..options() }).unwrap();
+    let sequence = Sequence {
+        tokens: [words(3, 20), reply.tokens].concat(),
+        trained: vec![Span { start: 20, end: 30, advantage: 0.0 }],
+        ..Sequence::default()
+    };
+    assert!(close(&cooler.logprobs(&sequence).unwrap(), &reply.logprobs, 1e-4));
+}
+
+#[test]
+fn cancelled_and_stopped_requests_leave_room_behind() {
+    let trainer = trainer();
+    let mut engine = engine(&trainer, EngineOptions::default());
+    for ticket in 0..3 {
+        let mut request = request(ticket, words(ticket as u32, 30), 50);
+        request.stop_ids = vec![];
+        engine.submit(request).unwrap();
+    }
+    engine.step().unwrap();
+    assert_eq!(engine.sampled(0).unwrap().len(), 1);
+    let stopped = engine.stop(0).unwrap();
+    assert!(!stopped.cut && stopped.tokens.len() == 1);
+    assert!(engine.cancel(1) && !engine.cancel(1));
+    assert_eq!(drain(&mut engine).keys().copied().collect::<Vec<_>>(), [2]);
+    (0..3).for_each(|rollout| engine.forget(rollout));
+    assert_eq!(engine.kv_use(), 0.0);
+}
+
+#[test]
+fn requests_that_can_never_be_answered_are_refused_by_name() {
+    let mut engine = engine(&trainer(), EngineOptions::default());
+    let reason = |result: crate::Result<()>| match result {
+        Err(Error::Request { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(reason(engine.submit(request(1, vec![], 4))).contains("at least 1 token"));
+    assert!(reason(engine.submit(request(1, vec![5000], 4))).contains("5000"));
+    assert!(reason(engine.submit(Request { version: 9, ..request(1, vec![5], 4) })).contains("held: [1]"));
+}

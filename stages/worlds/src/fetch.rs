@@ -1,0 +1,198 @@
+//! Fetch in text: find a thing in a house, take it with the robot's arm, say that it is done.
+//!
+//! In: houses, or none and then the built-in generator's. Out: tasks with compiled scenes, and a live [`World`] that tells in
+//! few words what the robot's two cameras see (see [`words`]). The world's own reward is 0: strict success is paid by the
+//! pipeline's `rewards.success`.
+
+mod houses;
+mod play;
+mod words;
+
+use crate::{ActionName, Houses, Kind, RewardBounds, Scene, Task, World, kinds};
+use houses::Shelf;
+use household::{
+    fetch::{Episode, FetchTask},
+    freeze::Frozen,
+    robot::ACTIONS,
+    sample::{Sampled, Tier, sample},
+    scene,
+    sim::Home,
+};
+use play::Errand;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Houses that are tried for one training task.
+const HOUSES_TRIED: u32 = 16;
+
+/// `[world.settings]` of fetch.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// `near`: the target is in the start's room and the expert needs at most 50 actions. `all`: anywhere.
+    pub tier: TierName,
+    /// How many other things each camera tells of, nearest first: 0 to 4.
+    pub others: usize,
+}
+
+/// A tier's name in a pipeline file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TierName {
+    Near,
+    All,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { tier: TierName::Near, others: 2 }
+    }
+}
+
+/// A task's JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    /// `generated:93`, `held-out:7`, `train.jsonl.gz:17`.
+    house: String,
+    /// blake3 of the compiled house, where a frozen file says which it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    fetch: FetchTask,
+}
+
+/// The kind `fetch`.
+pub struct Fetch {
+    settings: Settings,
+    shelf: Shelf,
+    actions: Vec<ActionName>,
+}
+
+fn line(error: impl std::fmt::Display) -> String {
+    format!("fetch: {error}")
+}
+
+impl Fetch {
+    /// # Errors
+    /// A line that names the setting and what is allowed.
+    pub fn new(pictures: bool, table: &toml::Table, houses: Houses) -> Result<Fetch, String> {
+        let settings: Settings = kinds::settings("fetch", table)?;
+        kinds::within("others", settings.others, 0, words::MOST_OTHERS)?;
+        if pictures {
+            return Err("world.pictures: fetch has text only; hint: set `pictures = false`".into());
+        }
+        let actions = ACTIONS.iter().map(|spelling| ActionName { name: spelling.name, aliases: spelling.aliases, ends_reply: spelling.action.ends_reply() });
+        Ok(Fetch { settings, shelf: Shelf::new(houses), actions: actions.collect() })
+    }
+
+    fn tier(&self) -> Tier {
+        match self.settings.tier {
+            TierName::Near => Tier::Near,
+            TierName::All => Tier::All,
+        }
+    }
+
+    fn task(&self, seed: u64, house: String, sampled: Sampled) -> Result<Task, String> {
+        let description = Description { house, digest: None, fetch: sampled.task };
+        let json = serde_json::to_string(&description).map_err(line)?;
+        Ok(Task { seed, json, bucket: sampled.bucket.into(), expert_length: sampled.expert_length })
+    }
+
+    /// A held-out task from a line of an episode file.
+    fn frozen(&self, number: u64, text: &str) -> Result<Task, String> {
+        let frozen = Frozen::from_line(text).map_err(line)?;
+        let fetch = frozen.task().map_err(line)?;
+        let description = Description { house: frozen.house_origin, digest: Some(frozen.house_digest), fetch };
+        let json = serde_json::to_string(&description).map_err(line)?;
+        Ok(Task { seed: number, json, bucket: frozen.expert_length_bucket, expert_length: frozen.expert_length })
+    }
+
+    /// Draws tasks in one house after another until one can be done.
+    fn search(&self, seed: u64, what: &str, bucket: Option<&str>, house: impl Fn(&mut ChaCha8Rng, u32) -> Result<String, String>) -> Result<Task, String> {
+        let digest = blake3_seed(&format!("fetch/{what}/{seed}"));
+        let mut rng = ChaCha8Rng::from_seed(digest);
+        let mut last = String::new();
+        for attempt in 0..HOUSES_TRIED {
+            let origin = house(&mut rng, attempt)?;
+            let sampled = self.shelf.home(&origin).and_then(|home| sample(&home, self.tier(), bucket, &mut rng).map_err(line));
+            match sampled {
+                Ok(sampled) => return self.task(seed, origin, sampled),
+                Err(error) => last = format!("{origin}: {error}"),
+            }
+        }
+        Err(format!("fetch: no task of seed {seed} in {HOUSES_TRIED} houses; the last: {last}"))
+    }
+
+    fn describe(&self, task: &Task) -> Result<Description, String> {
+        serde_json::from_str(&task.json).map_err(|error| format!("fetch task: {error}"))
+    }
+}
+
+fn blake3_seed(text: &str) -> [u8; 32] {
+    *blake3::hash(text.as_bytes()).as_bytes()
+}
+
+impl Kind for Fetch {
+    fn name(&self) -> &'static str {
+        "fetch"
+    }
+
+    fn actions(&self) -> &[ActionName] {
+        &self.actions
+    }
+
+    fn rules(&self) -> String {
+        words::rules()
+    }
+
+    fn reward_bounds(&self, _steps: u32) -> RewardBounds {
+        RewardBounds { worst_success: 0.0, best_failure: 0.0 }
+    }
+
+    fn sample(&self, seed: u64, bucket: Option<&str>) -> Result<Task, String> {
+        if let Some(name) = bucket
+            && !self.buckets().iter().any(|known| known == name)
+        {
+            return Err(format!("fetch has no bucket `{name}`: allowed are {}", self.buckets().join(", ")));
+        }
+        self.search(seed, "train", bucket, |rng, _| Ok(self.shelf.train_origin(rng.random_range(0..self.shelf.train_count()))))
+    }
+
+    fn held_out(&self, number: u64) -> Result<Task, String> {
+        let lines = self.shelf.validation();
+        if lines.is_empty() {
+            return self.search(number, "held out", None, |_, attempt| Ok(self.shelf.held_out_origin(number, attempt)));
+        }
+        let text = usize::try_from(number).ok().and_then(|index| lines.get(index));
+        let text = text.ok_or_else(|| format!("fetch: episode {number} of a frozen file of {}; hint: lower `episodes.validation`", lines.len()))?;
+        self.frozen(number, text)
+    }
+
+    fn buckets(&self) -> Vec<String> {
+        self.tier().buckets().iter().map(|bucket| bucket.name.to_string()).collect()
+    }
+
+    fn scene(&self, task: &Task) -> Result<Option<Scene>, String> {
+        let description = self.describe(task)?;
+        let home = self.shelf.home(&description.house)?;
+        let bytes = home.scene.to_bytes();
+        if description.digest.is_some_and(|digest| digest != household::freeze::digest(&bytes)) {
+            return Err(format!("fetch: house {} is not the one that the episode file was made with; hint: make the file again", description.house));
+        }
+        Ok(Some(Scene { origin: description.house, bytes }))
+    }
+
+    fn start(&self, task: &Task, scene: Option<&[u8]>) -> Result<Box<dyn World>, String> {
+        let description = self.describe(task)?;
+        let bytes = scene.ok_or_else(|| format!("fetch: task in house {} came without its scene", description.house))?;
+        let home = self.shelf.opened(bytes, || scene::Scene::from_bytes(bytes).map(Home::new).map_err(line))?;
+        let episode = Episode::start(home, Arc::new(description.fetch)).map_err(|error| format!("fetch in house {}: {error}", description.house))?;
+        Ok(Box::new(Errand::new(episode, self.settings.others)))
+    }
+
+    fn corpus(&self, lines: usize) -> Vec<String> {
+        words::corpus(self, lines)
+    }
+}

@@ -1,0 +1,103 @@
+//! A live errand.
+
+use super::words;
+use crate::{Acted, Picture, Plan, Standing, World, kinds::listed};
+use household::{
+    expert::Expert,
+    fetch::Episode,
+    robot::{ACTIONS, Action},
+};
+
+/// An episode with its expert and an account of what was done.
+pub(super) struct Errand {
+    pub(super) episode: Episode,
+    expert: Expert,
+    others: usize,
+    /// What was done, equal actions counted together: the action, whether it worked, how often.
+    deeds: Vec<(Action, bool, u32)>,
+}
+
+impl Errand {
+    pub(super) fn new(episode: Episode, others: usize) -> Errand {
+        Errand { episode, expert: Expert::default(), others, deeds: Vec::new() }
+    }
+
+    fn note(&mut self, action: Action, worked: bool) {
+        match self.deeds.last_mut() {
+            Some((last, same, count)) if *last == action && *same == worked => *count += 1,
+            _ => self.deeds.push((action, worked, 1)),
+        }
+    }
+}
+
+impl World for Errand {
+    fn observe(&self) -> String {
+        words::observe(&self.episode, self.others)
+    }
+
+    fn pictures(&self) -> Vec<Picture> {
+        Vec::new()
+    }
+
+    fn instruction(&self) -> String {
+        self.episode.task.instruction.clone()
+    }
+
+    fn act(&mut self, action: &str) -> Result<Acted, String> {
+        let Some(action) = Action::named(action) else {
+            return Err(format!("fetch has no action `{action}`: allowed are {}", listed(&ACTIONS.each_ref().map(|spelling| spelling.name))));
+        };
+        if self.episode.over {
+            return Err(format!("fetch: `{}` was asked for after the episode's end", action.name()));
+        }
+        let worked = self.episode.act(action);
+        self.note(action, worked);
+        Ok(Acted { worked, reward: 0.0, over: self.episode.over })
+    }
+
+    fn expert(&mut self, actions: usize) -> Plan {
+        let plan = self.expert.next(&self.episode, actions);
+        if plan.is_empty() {
+            return Plan::default();
+        }
+        let mut after = self.episode.clone();
+        for &action in &plan {
+            after.act(action);
+        }
+        Plan {
+            observation: words::sentence(&self.episode, false),
+            reasoning: words::reason(&self.episode, plan[0]),
+            prediction: words::sentence(&after, true),
+            actions: plan.into_iter().map(|action| action.name().to_string()).collect(),
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            success: self.episode.success(),
+            lenient: self.episode.lenient(),
+            progress: self.episode.progress(),
+            milestones: self.episode.milestones.iter().map(|milestone| milestone.name().to_string()).collect(),
+        }
+    }
+
+    fn state_key(&self) -> u64 {
+        self.episode.key()
+    }
+
+    fn memory(&self, max_chars: usize) -> String {
+        let mut text = String::new();
+        // The latest deeds count most: from the back until the room is used up.
+        for (action, worked, count) in self.deeds.iter().rev() {
+            let times = if *count > 1 { format!(" x{count}") } else { String::new() };
+            let failed = if *worked { "" } else { " failed" };
+            let deed = format!("{}{times}{failed}", action.name());
+            let joined = if text.is_empty() { deed } else { format!("{deed}, {text}") };
+            if joined.len() > max_chars {
+                break;
+            }
+            text = joined;
+        }
+        text
+    }
+}
