@@ -1,6 +1,6 @@
 //! Reads a pipeline file and checks every value. What is wrong is said in one line: file, key, what is allowed, a hint.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use schemas::pipeline::{Engine, Phase, Pipeline};
 use std::path::Path;
 

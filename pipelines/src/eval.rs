@@ -1,6 +1,6 @@
 //! `errand eval`: judges a policy on a pipeline's held-out episodes, by the one protocol, and keeps a leaderboard.
 
-use crate::{config, kinds, loopback, summary, up};
+use crate::{config, kinds, loopback, up};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use schemas::Split;

@@ -3,7 +3,7 @@
 //! `validate` asks with it whether a pipeline's prompt, parser and limits let the expert through, `eval` judges the expert
 //! with it. The two stages' own logic runs; only the messages between them take a short way.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use kit::stage::{Delivered, Delivery, Durable, Identity, Input, Now, Output, Stage};
 use schemas::pipeline::Pipeline;
 use schemas::subjects::{self, Stream};

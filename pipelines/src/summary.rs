@@ -69,7 +69,7 @@ impl Summary {
     /// The table for people.
     pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
-        table.load_preset(UTF8_FULL_CONDENSED);
+        table.load_style(UTF8_FULL_CONDENSED);
         let j = &self.json;
         let passes = j["validation"].as_array().cloned().unwrap_or_default();
         let shown = |pass: Option<&Value>| pass.map_or_else(|| "not measured".to_string(), describe_pass);

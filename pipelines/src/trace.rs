@@ -31,7 +31,7 @@ pub(crate) async fn trace(folder: &Path, run: &str, episode: EpisodeId) -> Resul
         bail!("episode `{episode}` is not in {url}; hint: it may still run");
     }
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
+    table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["turn", "stage", "waited ms", "worked ms", "since the turn began ms"]);
     for turn in &turns {
         for (index, step) in steps(&turn.trail).into_iter().enumerate() {

@@ -73,15 +73,16 @@ def count_with_pandas(paths):
 
 def count_with_duckdb(paths):
     """The same in SQL."""
+    trajectories = "read_parquet(?, hive_partitioning = true)"
     numbers = duckdb.execute(
-        """select count(*), count(distinct id), sum(success::int)::bigint, sum(turns)::bigint,
-                  sum(list_sum(list_transform(segments, s -> len(s.tokens))))::bigint,
-                  sum(list_sum(list_transform(segments, s -> len(s.logprobs))))::bigint
-           from read_parquet(?, hive_partitioning = true)""",
+        f"select count(*), count(distinct id), sum(success::int)::bigint, sum(turns)::bigint from {trajectories}", [paths["trajectories"]]
+    ).fetchone()
+    lengths = duckdb.execute(
+        f"select sum(len(s.tokens))::bigint, sum(len(s.logprobs))::bigint from (select unnest(segments) as s from {trajectories})",
         [paths["trajectories"]],
     ).fetchone()
     names = ["trajectories", "episodes", "successes", "turns_told", "tokens", "logprobs"]
-    counts = {name: number or 0 for name, number in zip(names, numbers)}
+    counts = {name: number or 0 for name, number in zip(names, numbers + lengths)}
     query = "select count(*), sum(len(pictures))::bigint from read_parquet(?, hive_partitioning = true)"
     turns, pictures = duckdb.execute(query, [paths["turns"]]).fetchone() if paths["turns"] else (0, 0)
     return counts | {"turns": turns, "pictures": pictures or 0}

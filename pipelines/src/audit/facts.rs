@@ -143,8 +143,8 @@ async fn read_published(js: &jetstream::Context, run: &str) -> Result<Option<BTr
 /// Reads the number of episodes by split out of the scene-loader's state.
 fn published(state: &[u8]) -> Option<BTreeMap<Split, u64>> {
     let state: Value = serde_json::from_slice(state).ok()?;
-    let counts = state["published"].as_object()?;
-    counts.iter().map(|(split, count)| Some((split.parse().ok()?, count.as_u64()?))).collect()
+    let count = |split: Split| Some((split, state[format!("next_{split}")].as_u64()?));
+    Split::ALL.into_iter().map(count).collect()
 }
 
 #[cfg(test)]
@@ -157,6 +157,14 @@ mod tests {
         assert_eq!(parse_line(line), Some(BatchLine { batch: 3, sampled: 10, trained: 7, masked: 3 }));
         assert_eq!(parse_line(&line[..40]), None);
         assert_eq!(parse_line(r#"{"validation":1}"#), None);
+    }
+
+    #[test]
+    fn the_loaders_state_says_what_was_published() {
+        let state = br#"{"version":1,"next_group":3,"next_train":24,"next_expert":512,"next_val":200,"pending":[]}"#;
+        let expected = BTreeMap::from([(Split::Train, 24), (Split::Val, 200), (Split::Expert, 512)]);
+        assert_eq!(published(state), Some(expected));
+        assert_eq!(published(br#"{"version":9}"#), None);
     }
 
     #[test]

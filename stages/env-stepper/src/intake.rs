@@ -255,22 +255,20 @@ impl Stepper {
                 let group = held.episode.group;
                 let cancel = Cancel { split: id.split, group, reason: format!("{id} was rejected: {note}") };
                 self.end_unplayed(id, EndReason::Rejected, note, now, out);
-                let ticket = self.plain_ticket();
-                out.push(Output::PublishDurable {
-                    ticket,
-                    subject: subjects::cancel(&self.setting.run),
-                    headers: Default::default(),
-                    payload: encode(&cancel),
-                    expected_last_sequence: None,
-                });
+                self.cancels.push(cancel);
+                self.publish_cancels(out);
             }
         }
     }
 
-    /// A ticket whose answer nobody waits for.
-    fn plain_ticket(&mut self) -> kit::Ticket {
-        self.next_ticket += 1;
-        kit::Ticket(self.next_ticket)
+    /// Tells the other steppers of broken groups, until the stream has it.
+    pub(crate) fn publish_cancels(&mut self, out: &mut Vec<Output>) {
+        for cancel in std::mem::take(&mut self.cancels) {
+            let payload = encode(&cancel);
+            let ticket = self.ticket(Awaited::Cancel(cancel));
+            let subject = subjects::cancel(&self.setting.run);
+            out.push(Output::PublishDurable { ticket, subject, headers: Default::default(), payload, expected_last_sequence: None });
+        }
     }
 
     /// In a child process: begins the one episode there is.

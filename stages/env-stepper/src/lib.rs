@@ -34,7 +34,7 @@ use kit::{Delivered, Delivery, Durable, Follow, Identity, Input, Needs, Now, Out
 use rollout::Rollout;
 use scenes::Scenes;
 use schemas::subjects::{self, Stream};
-use schemas::{Episode, EpisodeId, Split, decode};
+use schemas::{Cancel, Episode, EpisodeId, Split, decode};
 use setting::Setting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -85,6 +85,7 @@ enum Awaited {
     Back(EpisodeId),
     Scene(String),
     Alone(EpisodeId),
+    Cancel(Cancel),
 }
 
 /// Sums since the start.
@@ -121,6 +122,8 @@ pub struct Stepper {
     generators: Generators,
     renderers: BTreeSet<String>,
     cancelled: BTreeSet<(Split, u64)>,
+    /// Cancellations of its own that the stream has not taken yet.
+    cancels: Vec<Cancel>,
     grant_epoch: u64,
     finished: bool,
     draining: bool,
@@ -146,6 +149,7 @@ impl Stepper {
             generators: Generators::default(),
             renderers: BTreeSet::new(),
             cancelled: BTreeSet::new(),
+            cancels: vec![],
             grant_epoch: 0,
             finished: false,
             draining: false,
@@ -192,6 +196,7 @@ impl Stepper {
         self.tend_rollouts(now, out);
         self.tend_ends(now, out);
         self.tend_scenes(now, out);
+        self.publish_cancels(out);
         if self.draining {
             self.hand_back(now, out);
         }
@@ -217,6 +222,7 @@ impl Stage for Stepper {
             Input::Published { ticket, result } => match self.awaited.remove(&ticket) {
                 Some(Awaited::End(id)) => self.end_published(id, result, now, &mut out),
                 Some(Awaited::Back(id)) => self.back_published(id, result, now, &mut out),
+                Some(Awaited::Cancel(cancel)) if result.is_err() => self.cancels.push(cancel),
                 _ => {}
             },
             Input::FetchEnded { durable, missing } => {

@@ -4,7 +4,7 @@
 //! `version`. What is not answered is asked again.
 
 use crate::rollout::{Asked, Rollout, Wait};
-use crate::{Held, STAGE, Stand, Stepper};
+use crate::{Held, Stand, Stepper};
 use kit::{Now, Output};
 use schemas::{Completion, EndReason, EpisodeId, Frame, Observation, Presence, Status, encode, subjects};
 
@@ -130,7 +130,6 @@ impl Stepper {
     }
 
     pub(crate) fn gone(&mut self, stage: &str, id: &str, now: Now, out: &mut Vec<Output>) {
-        debug_assert_ne!(stage, "", "{STAGE} is told of stages by kind");
         if stage == "prompt-renderer" {
             self.renderers.remove(id);
         }

@@ -6,9 +6,7 @@ use crate::segments::{self, NextTurn, TEMPLATE_SLACK};
 use crate::setting::Setting;
 use crate::{pictures, rewards, words};
 use kit::Now;
-use schemas::{
-    Address, Completion, End, EndReason, Episode, Frame, Mode, Observation, Segment, SegmentHead, Turn, TurnSpan,
-};
+use schemas::{Address, Completion, End, EndReason, Episode, Frame, Mode, Observation, Segment, SegmentHead, Turn, TurnSpan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use worlds::World;
@@ -229,6 +227,14 @@ impl Rollout {
         };
         let span = segment.turns.last().cloned();
         let span = span.expect("a completion that fits has the turn's span");
+        let (length, most) = (span.end - span.reply, asked.observation.sampling.max_tokens);
+        if !self.policy_speaks() && length > most {
+            // The policy could never say it: an episode that is solved with it would promise what cannot be kept.
+            let limit = setting.pipeline.limits.reply_tokens;
+            let what = if most == limit { format!("limits.reply_tokens = {limit}") } else { format!("the {most} that are left") };
+            self.asked = Some(asked);
+            return Next::End(EndReason::LengthTotal, format!("the expert's reply of {length} tokens is over {what}"));
+        }
         if segment.number == 0 && self.head_tokens == 0 {
             self.head_tokens = segment.turns.first().map_or(0, |t| t.start);
         }

@@ -75,7 +75,17 @@ mod tests {
     fn segment(turns: u32) -> Segment {
         let span = |t: u32| {
             let start = 20 + 10 * t;
-            TurnSpan { turn: t, start, reply: start + 7, end: start + 9, close: start + 10, trainable: true, source: Source::Policy, versions: vec![(0, 2)], cut: false }
+            TurnSpan {
+                turn: t,
+                start,
+                reply: start + 7,
+                end: start + 9,
+                close: start + 10,
+                trainable: true,
+                source: Source::Policy,
+                versions: vec![(0, 2)],
+                cut: false,
+            }
         };
         let image = |i: u32| ImageSpan { offset: 21 + 5 * i, len: 1, grid: [1, 2, 2], digest: i.to_string() };
         let tokens = U32s((0..20 + 10 * turns).collect());

@@ -1,6 +1,7 @@
 //! The stepper's behaviour, step by step.
 
 mod bench;
+mod chaos;
 mod delivery;
 mod faults;
 mod limits;
@@ -33,7 +34,9 @@ fn a_whole_episode_by_the_expert_and_by_the_policy() {
 
 #[test]
 fn a_label_is_asked_for_in_dagger_and_a_speech_in_imitation() {
-    for (mode, speaks, reply) in [(Mode::Dagger, false, true), (Mode::Expert, true, true), (Mode::Policy, false, false), (Mode::Format, true, true)] {
+    for (mode, speaks, reply) in
+        [(Mode::Dagger, false, true), (Mode::Expert, true, true), (Mode::Policy, false, false), (Mode::Format, true, true)]
+    {
         let mut bench = Bench::ready("");
         let mut order = episode(0, 3);
         order.mode = mode;
@@ -63,7 +66,11 @@ fn long_episodes_are_cut_into_segments_that_train_every_token_once() {
                 let carried = head.carried.as_ref().map_or(0, |c| c.turns.len());
                 assert!(carried <= 12 && (seen.segment_number == 0 || carried >= 3), "{carried} turns are carried");
             }
-            if seen.at.turn + 1 == turns { " done".into() } else { format!(" {}", ["step jam", "step step", "jam"][seen.at.turn as usize % 3]) }
+            if seen.at.turn + 1 == turns {
+                " done".into()
+            } else {
+                format!(" {}", ["step jam", "step step", "jam"][seen.at.turn as usize % 3])
+            }
         });
         let end = &ends[0];
         assert_eq!((end.turns.len(), end.reason), (turns as usize, EndReason::Done));
@@ -71,7 +78,11 @@ fn long_episodes_are_cut_into_segments_that_train_every_token_once() {
         bench.check_segments(end);
         for segment in &end.segments {
             assert!(segment.turns.len() <= 24 && segment.len() <= 1024);
-            assert!(last.get(&segment.number).is_none_or(|earlier| is_prefix(earlier, segment)), "segment {} was rewritten", segment.number);
+            assert!(
+                last.get(&segment.number).is_none_or(|earlier| is_prefix(earlier, segment)),
+                "segment {} was rewritten",
+                segment.number
+            );
         }
         let sampled: u64 = bench.sampled.values().map(|s| s.ids.len() as u64).sum();
         assert_eq!(end.trained_tokens(), sampled);
@@ -105,7 +116,9 @@ fn pictures_are_encoded_once_and_kept_as_the_pipeline_asks() {
 
 #[test]
 fn a_system_prompt_tells_what_came_of_the_last_reply() {
-    let mut bench = Bench::ready("prompt = { system = true, format = \"free_think\", action_separator = \",\", observation_tokens = 200, segment_tokens = 4000 }\nlimits = { reply_tokens = 200 }");
+    let mut bench = Bench::ready(
+        "prompt = { system = true, format = \"free_think\", action_separator = \",\", observation_tokens = 200, segment_tokens = 4000 }\nlimits = { reply_tokens = 200 }",
+    );
     let out = bench.deliver(&episode(0, 9), 1);
     let first = observations(&out).remove(0);
     let head = first.head.as_ref().unwrap();
@@ -115,7 +128,11 @@ fn a_system_prompt_tells_what_came_of_the_last_reply() {
     let reply = bench.reply(&first, "<think>go</think><answer>step,jam,step</answer>");
     let out = bench.complete(&reply);
     let second = observations(&out).remove(0);
-    assert!(second.text.contains("step, jam") && second.text.contains("failed at jam") && second.text.contains("Not run: 1"), "{}", second.text);
+    assert!(
+        second.text.contains("step, jam") && second.text.contains("failed at jam") && second.text.contains("Not run: 1"),
+        "{}",
+        second.text
+    );
     let reply = bench.reply(&second, "what now");
     let out = bench.complete(&reply);
     assert!(observations(&out)[0].text.contains("nothing was run"));

@@ -55,7 +55,13 @@ pub(crate) fn head(setting: &Setting, world: &dyn World, is_first: bool) -> Segm
 ///
 /// # Errors
 /// In mode `Expert`, that the expert has nothing to do from here.
-pub(crate) fn expert_reply(setting: &Setting, id: EpisodeId, mode: Mode, turn: u32, world: &mut dyn World) -> Result<Option<String>, String> {
+pub(crate) fn expert_reply(
+    setting: &Setting,
+    id: EpisodeId,
+    mode: Mode,
+    turn: u32,
+    world: &mut dyn World,
+) -> Result<Option<String>, String> {
     let prompt = &setting.pipeline.prompt;
     let most = prompt.actions_per_turn.max(1) as usize;
     let plan = match mode {

@@ -77,7 +77,8 @@ impl Engine for Builtin {
         let started = Instant::now();
         let done = self.engine.step().map_err(|e| e.to_string());
         self.computing_s += started.elapsed().as_secs_f64();
-        let given = |g: policy::Generated| Generated { ticket: g.ticket, tokens: g.tokens, logprobs: g.logprobs, versions: g.versions, cut: g.cut };
+        let given =
+            |g: policy::Generated| Generated { ticket: g.ticket, tokens: g.tokens, logprobs: g.logprobs, versions: g.versions, cut: g.cut };
         Ok(done?.into_iter().map(given).collect())
     }
 

@@ -193,7 +193,10 @@ impl Generator {
         let (tokenizer, template) = (ready.context.tokenizer.digest(), ready.context.tokenizer.template_digest());
         for (what, theirs, ours) in [("tokenizer", &policy.tokenizer, tokenizer), ("chat template", &policy.template, template)] {
             if *theirs != ours {
-                return Err(format!("version {} was made with {what} {theirs}, this generator has {ours}; hint: one run, one tokenizer", policy.version));
+                return Err(format!(
+                    "version {} was made with {what} {theirs}, this generator has {ours}; hint: one run, one tokenizer",
+                    policy.version
+                ));
             }
         }
         Ok(())
@@ -377,8 +380,14 @@ impl Generator {
         }
         let mut trail = prompt.trail;
         trail.push(("generator".into(), arrived_us, now.unix_us));
-        let completion =
-            Completion { at: prompt.at, generator: self.identity.id.clone(), status: Status::Done, segment: Some(prompt.segment), text, trail };
+        let completion = Completion {
+            at: prompt.at,
+            generator: self.identity.id.clone(),
+            status: Status::Done,
+            segment: Some(prompt.segment),
+            text,
+            trail,
+        };
         let payload = schemas::encode(&completion);
         self.finished.insert(turn, payload.clone());
         out.push(Output::Publish { subject: subjects::completions(&self.identity.run, &prompt.stepper), payload });
@@ -401,7 +410,8 @@ impl Generator {
         if self.retry_ms.is_some_and(|at| now.mono_ms >= at) {
             self.ask_files(out);
         }
-        let due: Vec<u64> = self.jobs.iter().filter(|(_, j)| now.mono_ms.saturating_sub(j.told_ms) >= RUNNING_EVERY_MS).map(|(t, _)| *t).collect();
+        let due: Vec<u64> =
+            self.jobs.iter().filter(|(_, j)| now.mono_ms.saturating_sub(j.told_ms) >= RUNNING_EVERY_MS).map(|(t, _)| *t).collect();
         for ticket in due {
             if let Some(job) = self.jobs.get_mut(&ticket) {
                 job.told_ms = now.mono_ms;

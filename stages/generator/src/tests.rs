@@ -61,7 +61,13 @@ impl Engine for Fixed {
     }
     fn step(&mut self) -> Result<Vec<Generated>, String> {
         let done = std::mem::take(&mut self.0.lock().unwrap().running);
-        let reply = |r: Request| Generated { ticket: r.ticket, tokens: vec![r.stop_ids[0]], logprobs: vec![-0.5], versions: vec![(r.version, 1)], cut: false };
+        let reply = |r: Request| Generated {
+            ticket: r.ticket,
+            tokens: vec![r.stop_ids[0]],
+            logprobs: vec![-0.5],
+            versions: vec![(r.version, 1)],
+            cut: false,
+        };
         Ok(done.into_iter().map(reply).collect())
     }
     fn has_work(&self) -> bool {

@@ -33,7 +33,11 @@ fn main() {
     }
     println!("read and compiled {} houses: {:.2} ms each", scenes.len(), start.elapsed().as_secs_f64() * 1e3 / scenes.len() as f64);
     let bytes: usize = scenes.iter().map(|scene| scene.to_bytes().len()).sum();
-    println!("{} bytes a scene, {} objects of assumed size", bytes / scenes.len().max(1), scenes.iter().map(|scene| scene.assumed).sum::<u32>());
+    println!(
+        "{} bytes a scene, {} objects of assumed size",
+        bytes / scenes.len().max(1),
+        scenes.iter().map(|scene| scene.assumed).sum::<u32>()
+    );
     let start = Instant::now();
     let homes: Vec<Arc<Home>> = scenes.into_iter().map(|scene| Arc::new(Home::new(scene))).collect();
     println!("indexed: {:.2} ms each", start.elapsed().as_secs_f64() * 1e3 / homes.len() as f64);
@@ -58,7 +62,12 @@ fn measure(homes: &[Arc<Home>], tier: Tier) {
     let seconds = start.elapsed().as_secs_f64();
     lengths.sort_unstable();
     let mean = f64::from(lengths.iter().sum::<u32>()) / lengths.len().max(1) as f64;
-    println!("{tier:?}: {} episodes, {none} houses without; {:.1} ms each; length mean {mean:.1}, deciles {:?}", lengths.len(), seconds * 1e3 / homes.len() as f64, (0..=10).map(|tenth| lengths[tenth * (lengths.len() - 1) / 10]).collect::<Vec<_>>());
+    println!(
+        "{tier:?}: {} episodes, {none} houses without; {:.1} ms each; length mean {mean:.1}, deciles {:?}",
+        lengths.len(),
+        seconds * 1e3 / homes.len() as f64,
+        (0..=10).map(|tenth| lengths[tenth * (lengths.len() - 1) / 10]).collect::<Vec<_>>()
+    );
     for bucket in tier.buckets() {
         println!("  {}: {}", bucket.name, lengths.iter().filter(|&&length| length >= bucket.least && length <= bucket.most).count());
     }

@@ -26,7 +26,9 @@ pub fn compile(house: &House) -> Result<Scene, Error> {
     let (things, assumed) = things(house, &polygons);
     let most = usize::from(u16::MAX);
     if rooms.len() > most || things.len() > most {
-        return Err(Error::Scene { what: format!("{} rooms and {} objects: at most {most} of each are allowed", rooms.len(), things.len()) });
+        return Err(Error::Scene {
+            what: format!("{} rooms and {} objects: at most {most} of each are allowed", rooms.len(), things.len()),
+        });
     }
     Ok(Scene::new(rooms, walls, doors, things, assumed))
 }

@@ -9,7 +9,7 @@ use crate::{
     fetch::{Episode, LOOK_HEADINGS},
     field::Field,
     geometry::{Vec2, forward, vec2, wrap},
-    reach::{Grasp, Reach},
+    reach::{Grasp, Reach, UNIT},
     robot::{Action, BODY_BEHIND, Robot},
     sim::{Home, Sim},
     view::cameras,
@@ -18,12 +18,14 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
-/// Cost of an action in the search. Going back costs more than it takes, since the robot does not look there.
-const UNIT: u32 = 4;
+/// Going back costs more than it takes, since the robot does not look there.
 const BACK: u32 = 10;
 /// States that a search looks at before it gives up; fewer where the arm is out and each is dearer to test.
-const MOST_STATES: u32 = 20_000;
+const MOST_STATES: [u32; 2] = [3_000, 40_000];
 const MOST_STATES_ARM_OUT: u32 = 250;
+/// The way ahead counts this much more than the way behind: turns are not in it. Where a careful search finds nothing
+/// within its states, a hasty one goes on, since a long way need not be the shortest.
+const HASTE: [f64; 2] = [1.2, 2.5];
 /// Small turns at the end of a way.
 const MOST_TURNS: i32 = 2;
 /// Turns in one reply while looking around: a quarter circle is a new view.
@@ -47,7 +49,7 @@ impl Expert {
 
     /// The next actions, at most `most`; empty where the episode is over or has no solution from here.
     ///
-    /// A reply ends where driving gives way to the arm, so that the next one is given with a fresh look.
+    /// A reply ends where driving gives way to the arm, and the arm to the grasp, so that each begins with a fresh look.
     pub fn next(&mut self, episode: &Episode, most: usize) -> Vec<Action> {
         if episode.over || most == 0 {
             return Vec::new();
@@ -73,8 +75,9 @@ impl Expert {
             }
         };
         let rest: Vec<Action> = self.script.iter().skip(at).map(|(_, action)| *action).collect();
-        let base = rest.first().is_some_and(|action| action.is_base());
-        rest.into_iter().take_while(|action| action.is_base() == base).take(most).collect()
+        let part = |action: &Action| (action.is_base(), *action == Action::Pickup);
+        let first = rest.first().map(part);
+        rest.into_iter().take_while(|action| Some(part(action)) == first).take(most).collect()
     }
 
     /// A whole plan from here to the pickup.
@@ -104,9 +107,17 @@ impl Expert {
             if stage > 0 && !draw_in(sim, &mut robot, &mut prefix, stage == 2) {
                 continue;
             }
-            if let Some(way) = Search::new(sim, field, robot, targets).run() {
-                prefix.extend(way);
-                return Some(prefix);
+            let most = if compact(&robot) { MOST_STATES } else { [MOST_STATES_ARM_OUT, 0] };
+            for (haste, most) in HASTE.into_iter().zip(most) {
+                match Search::new(sim, field, robot, targets, haste).run(most) {
+                    Found::Way(way) => {
+                        prefix.extend(way);
+                        return Some(prefix);
+                    }
+                    // All that can be reached was looked at, so that haste finds no more.
+                    Found::Nothing => break,
+                    Found::Unfinished => {}
+                }
             }
             if compact(&robot) {
                 return None;
@@ -178,7 +189,9 @@ pub(crate) fn accessible(home: &Arc<Home>, thing: usize) -> bool {
             }
             let grasps = reach.grasps(0, position, yaw, 0);
             let works = |order: &Vec<Action>| {
-                let ready = order.iter().try_fold(sim.robot, |robot, &action| Some(robot.after(action, &home.space)).filter(|(_, worked)| *worked).map(|(after, _)| after));
+                let ready = order.iter().try_fold(sim.robot, |robot, &action| {
+                    Some(robot.after(action, &home.space)).filter(|(_, worked)| *worked).map(|(after, _)| after)
+                });
                 ready.is_some_and(|robot| target.distance(robot.hand().0, robot.hand().1) < crate::robot::HAND_RADIUS - 0.005)
             };
             if grasps.iter().take(2).any(|grasp| reach.orders(grasp).iter().any(works)) {
@@ -202,12 +215,20 @@ enum Entry {
     Grasp(usize, Grasp),
 }
 
+enum Found {
+    /// Each action, with the robot before it.
+    Way(Vec<(Robot, Action)>),
+    Unfinished,
+    Nothing,
+}
+
 /// Best-first search over base moves, to any grasp.
 struct Search<'a> {
     sim: &'a Sim,
     field: &'a Field,
     reaches: Vec<Reach>,
     least: u32,
+    haste: f64,
     compact: bool,
     /// Directions of the 60 headings.
     directions: Vec<Vec2>,
@@ -219,7 +240,7 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(sim: &'a Sim, field: &'a Field, robot: Robot, targets: &[usize]) -> Search<'a> {
+    fn new(sim: &'a Sim, field: &'a Field, robot: Robot, targets: &[usize], haste: f64) -> Search<'a> {
         let reaches: Vec<Reach> = targets.iter().filter_map(|&target| Reach::new(sim, &robot, target)).collect();
         let least = reaches.iter().map(Reach::least).min().unwrap_or(0);
         let (columns, rows) = field.size();
@@ -228,6 +249,7 @@ impl<'a> Search<'a> {
             field,
             reaches,
             least,
+            haste,
             compact: compact(&robot),
             directions: (0..60).map(|step| forward(wrap(robot.yaw + 6.0 * f64::from(step)))).collect(),
             states: Vec::new(),
@@ -248,8 +270,8 @@ impl<'a> Search<'a> {
             return;
         }
         let Some(way) = self.field.way(state.robot.body()) else { return };
-        let ahead = libm::ceil(way / 0.2 * f64::from(UNIT)) as u32;
-        let rank = state.spent + ahead + self.least * UNIT;
+        let ahead = libm::ceil(way / 0.2 * f64::from(UNIT) * self.haste) as u32;
+        let rank = state.spent + ahead + self.least;
         self.states.push(state);
         self.push(rank, Entry::State(self.states.len() - 1));
     }
@@ -259,27 +281,26 @@ impl<'a> Search<'a> {
         self.open.push(Reverse((rank, self.entries.len() - 1)));
     }
 
-    /// The whole script, pickup included.
-    fn run(mut self) -> Option<Vec<(Robot, Action)>> {
-        let most = if self.compact { MOST_STATES } else { MOST_STATES_ARM_OUT };
+    /// The whole script, pickup included, after looking at `most` states at most.
+    fn run(mut self, most: u32) -> Found {
         let mut looked_at = 0;
         while let Some(Reverse((_, entry))) = self.open.pop() {
             match self.entries[entry] {
                 Entry::Grasp(state, grasp) => {
                     if let Some(script) = self.verified(state, &grasp) {
-                        return Some(script);
+                        return Found::Way(script);
                     }
                 }
                 Entry::State(state) => {
                     looked_at += 1;
                     if looked_at > most {
-                        return None;
+                        return Found::Unfinished;
                     }
                     self.expand(state);
                 }
             }
         }
-        None
+        Found::Nothing
     }
 
     fn expand(&mut self, index: usize) {
@@ -290,13 +311,18 @@ impl<'a> Search<'a> {
             return;
         }
         self.closed[cell] |= bit;
-        let mut grasps: Vec<Grasp> =
-            self.reaches.iter().enumerate().flat_map(|(number, reach)| reach.grasps(number, robot.position, robot.yaw, MOST_TURNS)).collect();
+        let mut grasps: Vec<Grasp> = self
+            .reaches
+            .iter()
+            .enumerate()
+            .flat_map(|(number, reach)| reach.grasps(number, robot.position, robot.yaw, MOST_TURNS))
+            .collect();
         grasps.sort_by_key(|grasp| grasp.cost);
         for grasp in grasps.into_iter().take(4) {
-            self.push(spent + grasp.cost * UNIT, Entry::Grasp(index, grasp));
+            self.push(spent + grasp.cost, Entry::Grasp(index, grasp));
         }
-        for (action, cost) in [(Action::MoveAhead, UNIT), (Action::RotateLeft, UNIT), (Action::RotateRight, UNIT), (Action::MoveBack, BACK)] {
+        for (action, cost) in [(Action::MoveAhead, UNIT), (Action::RotateLeft, UNIT), (Action::RotateRight, UNIT), (Action::MoveBack, BACK)]
+        {
             if let Some((robot, heading)) = self.step(&robot, heading, action) {
                 self.add(State { robot, heading, spent: spent + cost, from: Some((index, action)) });
             }
@@ -324,7 +350,9 @@ impl<'a> Search<'a> {
                 let body = behind(heading);
                 (1..=10).all(|step| space.body_fits(body.plus(self.directions[heading].times(sign * 0.02 * f64::from(step)))))
             }
-            _ => (1..=5).all(|step| space.body_fits(behind(if action == Action::RotateRight { (heading + step) % 60 } else { (heading + 60 - step) % 60 }))),
+            _ => (1..=5).all(|step| {
+                space.body_fits(behind(if action == Action::RotateRight { (heading + step) % 60 } else { (heading + 60 - step) % 60 }))
+            }),
         };
         if !free {
             return None;
@@ -383,5 +411,3 @@ impl<'a> Search<'a> {
         Some(robot)
     }
 }
-
-

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Types that are fetched; the last two only where the asset can be picked up.
-pub const TARGETS: [&str; 10] = ["AlarmClock", "Apple", "BasketBall", "Bowl", "Laptop", "Mug", "SprayBottle", "Vase", "GarbageCan", "HousePlant"];
+pub const TARGETS: [&str; 10] =
+    ["AlarmClock", "Apple", "BasketBall", "Bowl", "Laptop", "Mug", "SprayBottle", "Vase", "GarbageCan", "HousePlant"];
 
 /// The hand this near to a target is lenient success, metres.
 const LENIENT_M: f64 = 0.35;
@@ -185,10 +186,17 @@ impl Episode {
 
     fn remember(&mut self) {
         let far = |place: Vec2| place.distance(self.sim.robot.position);
-        let nearest = self.in_view.iter().flatten().copied().min_by(|one, other| far(self.sim.centre(*one).0).total_cmp(&far(self.sim.centre(*other).0)));
+        let nearest = self
+            .in_view
+            .iter()
+            .flatten()
+            .copied()
+            .min_by(|one, other| far(self.sim.centre(*one).0).total_cmp(&far(self.sim.centre(*other).0)));
         match (nearest, self.remembered) {
             // A target once chosen is kept to, unless another one turns out to be much nearer.
-            (Some(thing), Some(remembered)) if thing != remembered.thing && far(self.sim.centre(thing).0) > far(remembered.place.0) - SWITCH_M => {
+            (Some(thing), Some(remembered))
+                if thing != remembered.thing && far(self.sim.centre(thing).0) > far(remembered.place.0) - SWITCH_M =>
+            {
                 if self.in_view.contains(&Some(remembered.thing)) {
                     self.remembered = Some(Remembered { place: self.sim.centre(remembered.thing), ..remembered });
                 }
@@ -231,7 +239,8 @@ impl Episode {
     /// A target that the hand would grasp now.
     pub fn grasps(&self) -> Option<usize> {
         let (hand, height) = self.sim.robot.hand();
-        let near = |target: &usize| !self.sim.held.contains(target) && self.sim.block(*target).distance(hand, height) < crate::robot::HAND_RADIUS;
+        let near =
+            |target: &usize| !self.sim.held.contains(target) && self.sim.block(*target).distance(hand, height) < crate::robot::HAND_RADIUS;
         self.targets.iter().copied().find(near)
     }
 

@@ -1,6 +1,9 @@
 //! How far the body has to go, from anywhere, to be within reach of a target: the expert's sense of direction.
 
-use crate::{geometry::{Vec2, vec2}, space::Space};
+use crate::{
+    geometry::{Vec2, vec2},
+    space::Space,
+};
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 const CELL: f64 = 0.1;
@@ -23,7 +26,8 @@ pub(crate) struct Field {
 impl Field {
     pub(crate) fn new(space: &Space, goals: &[Vec2]) -> Field {
         let (low, high) = space.bounds();
-        let (columns, rows) = ((libm::ceil((high.x - low.x) / CELL) as usize).max(1), (libm::ceil((high.z - low.z) / CELL) as usize).max(1));
+        let (columns, rows) =
+            ((libm::ceil((high.x - low.x) / CELL) as usize).max(1), (libm::ceil((high.z - low.z) / CELL) as usize).max(1));
         let mut field = Field { origin: low, columns, rows, way: vec![NEVER; columns * rows] };
         let mut open = BinaryHeap::new();
         for cell in 0..columns * rows {

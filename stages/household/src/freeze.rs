@@ -108,7 +108,14 @@ pub fn freeze_one(scene: Scene, number: u64, origin: &str, tier: Tier) -> Option
     let house_digest = digest(&scene.to_bytes());
     let seed = blake3::hash(format!("{}/{origin}", label(tier)).as_bytes());
     let mut rng = ChaCha8Rng::from_seed(*seed.as_bytes());
-    let sampled = sample(&Arc::new(Home::new(scene)), tier, None, &mut rng).ok()?;
+    let home = Arc::new(Home::new(scene));
+    // Long ways are rare, so a house that has one gives one as often as it is wanted.
+    let wanted = match tier {
+        Tier::Near => None,
+        Tier::All => Some(["medium", "medium", "long", "medium", "short"][(number % 5) as usize]),
+    };
+    let sampled = wanted.and_then(|bucket| sample(&home, tier, Some(bucket), &mut rng).ok());
+    let sampled = sampled.or_else(|| sample(&home, tier, None, &mut rng).ok())?;
     Some(line(sampled, number, origin, house_digest))
 }
 

@@ -1,6 +1,6 @@
 //! The built-in house generator: a number in, a house of the ProcTHOR schema out.
 //!
-//! One to four rectangular rooms with doors, furniture against the walls and in the middle, small objects on it and on the
+//! One to eight rectangular rooms with doors, furniture against the walls and in the middle, small objects on it and on the
 //! floor. A house is given out only if every room can be reached and it holds at least five object types and something to
 //! fetch. Training and held-out houses draw from disjoint assets where the table tells them apart.
 
@@ -118,7 +118,12 @@ fn all_rooms_reached(home: &Home) -> bool {
         while let Some(cell) = open.pop() {
             cells.push(cell);
             let (column, row) = (cell % columns, cell / columns);
-            let next = [(column > 0).then(|| cell - 1), (column + 1 < columns).then_some(cell + 1), (row > 0).then(|| cell - columns), (row + 1 < rows).then_some(cell + columns)];
+            let next = [
+                (column > 0).then(|| cell - 1),
+                (column + 1 < columns).then_some(cell + 1),
+                (row > 0).then(|| cell - columns),
+                (row + 1 < rows).then_some(cell + columns),
+            ];
             for next in next.into_iter().flatten() {
                 if free[next] && !seen[next] {
                     seen[next] = true;

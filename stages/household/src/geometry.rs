@@ -167,7 +167,8 @@ impl Block {
     pub fn entry(&self, p: (Vec2, f64), q: (Vec2, f64)) -> Option<f64> {
         let (start, end) = (self.local(p.0), self.local(q.0));
         let (mut enter, mut leave) = (0.0_f64, 1.0_f64);
-        let slabs = [(start.x, end.x, -self.half.x, self.half.x), (start.z, end.z, -self.half.z, self.half.z), (p.1, q.1, self.low, self.high)];
+        let slabs =
+            [(start.x, end.x, -self.half.x, self.half.x), (start.z, end.z, -self.half.z, self.half.z), (p.1, q.1, self.low, self.high)];
         for (from, to, low, high) in slabs {
             let step = to - from;
             if step.abs() < 1e-12 {

@@ -13,6 +13,7 @@ pub mod freeze;
 pub mod generator;
 pub mod geometry;
 pub mod parse;
+pub mod reach;
 pub mod robot;
 pub mod sample;
 pub mod scene;
@@ -23,7 +24,6 @@ pub mod view;
 
 mod error;
 mod field;
-mod reach;
 
 #[cfg(test)]
 mod tests;

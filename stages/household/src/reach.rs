@@ -13,6 +13,57 @@ const CLEARANCE_M: f64 = 0.035;
 /// Wrist angles that are planned for: stowed, ahead, outward; and the present one.
 const WRISTS: [f64; 3] = [-180.0, -90.0, 0.0];
 
+/// Cost of an action, so that it can be weighed in quarters.
+pub(crate) const UNIT: u32 = 4;
+/// A wrist step is dearer than it takes: a better place to stand is easier to find again than a wrist angle.
+const WRIST_COST: u32 = 7;
+
+/// Heights of the hand at which it can grasp a target and stays clear of what the target stands on.
+fn window(sim: &Sim, target: usize) -> (f64, f64) {
+    let block = sim.block(target);
+    let ground = sim.support(block.centre, block.low + 0.05);
+    let low = block.low.max(ground + CLEARANCE_M);
+    (low, block.high.max(low + 0.03))
+}
+
+/// How the hand's height stands to what is wanted for a grasp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Height {
+    Low,
+    Level,
+    High,
+}
+
+/// How the hand stands to a target, as one sees it standing beside the robot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cue {
+    pub height: Height,
+    /// The arm, slid out or in from here at the right height, would bring the hand to the target.
+    pub inline: bool,
+}
+
+/// How the hand stands to a target, with the wrist as it is.
+pub fn cue(sim: &Sim, target: usize) -> Cue {
+    const STEP_M: f64 = 0.02;
+    let (low, high) = window(sim, target);
+    let now = hand_height(sim.robot.lift);
+    let height = if now < low {
+        Height::Low
+    } else if now > high {
+        Height::High
+    } else {
+        Height::Level
+    };
+    let block = sim.block(target);
+    let root = wrist_root().plus(hand_from_wrist(sim.robot.wrist));
+    let steps = libm::round((EXTENSION.1 - EXTENSION.0) / STEP_M) as u32;
+    let inline = (0..=steps).any(|step| {
+        let hand = sim.robot.place(vec2(root.x + f64::from(step) * STEP_M, root.z));
+        block.distance(hand, now.clamp(low, high)) <= HAND_RADIUS - MARGIN_M
+    });
+    Cue { height, inline }
+}
+
 /// Arm moves from one arm state to a grasp of one target, from any pose of the base.
 pub(crate) struct Reach {
     pub(crate) target: usize,
@@ -45,7 +96,7 @@ pub(crate) struct Grasp {
     pub(crate) turns: i32,
     wrist: usize,
     slide: usize,
-    /// Actions it takes, the pickup included.
+    /// What it costs, the pickup included, in quarters of an action.
     pub(crate) cost: u32,
 }
 
@@ -66,9 +117,7 @@ impl Reach {
     /// `None`: no lift brings the hand to the target's height.
     pub(crate) fn new(sim: &Sim, robot: &Robot, target: usize) -> Option<Reach> {
         let block = sim.block(target);
-        let ground = sim.support(block.centre, block.low + 0.05);
-        let low = block.low.max(ground + CLEARANCE_M);
-        let high = block.high.max(low + 0.03);
+        let (low, high) = window(sim, target);
         let small = magnitude(Action::MoveArmUpSmall);
         let now = hand_height(robot.lift);
         let limits = (hand_height(LIFT.0), hand_height(LIFT.1));
@@ -91,9 +140,9 @@ impl Reach {
         })
     }
 
-    /// Actions that every grasp of this target takes at least.
+    /// What every grasp of this target costs at least.
     pub(crate) fn least(&self) -> u32 {
-        self.lift.len() as u32 + 1
+        (self.lift.len() as u32 + 1) * UNIT
     }
 
     /// The cheapest grasps from a pose of the base, with up to `most_turns` small turns, cheapest first.
@@ -119,10 +168,12 @@ impl Reach {
                 let found = self.extensions.iter().position(|slide| {
                     let hand = vec2(root.x + slide.extension, root.z);
                     let near = (local.x - hand.x).abs() <= self.bound;
-                    near && self.block.distance(position.plus(aside.times(hand.x)).plus(ahead.times(hand.z)), self.height) <= HAND_RADIUS - MARGIN_M
+                    near && self.block.distance(position.plus(aside.times(hand.x)).plus(ahead.times(hand.z)), self.height)
+                        <= HAND_RADIUS - MARGIN_M
                 });
                 if let Some(slide) = found {
-                    let cost = turns.unsigned_abs() + twist.steps.unsigned_abs() + self.extensions[slide].cost + self.least();
+                    let arm = (turns.unsigned_abs() + self.extensions[slide].cost) * UNIT;
+                    let cost = arm + twist.steps.unsigned_abs() * WRIST_COST + self.least();
                     grasps.push(Grasp { reach, turns, wrist, slide, cost });
                 }
             }
@@ -136,15 +187,25 @@ impl Reach {
         let lift = self.lift.clone();
         let steps = self.wrists[grasp.wrist].steps;
         let wrist = vec![if steps > 0 { Action::WristClose } else { Action::WristOpen }; steps.unsigned_abs() as usize];
-        let slide = repeat(self.extensions[grasp.slide].steps, [Action::MoveArmOut, Action::MoveArmIn], [Action::MoveArmOutSmall, Action::MoveArmInSmall]);
-        [[&lift, &wrist, &slide], [&lift, &slide, &wrist], [&slide, &wrist, &lift], [&wrist, &slide, &lift]].map(|parts| parts.into_iter().flatten().copied().collect())
+        let slide = repeat(
+            self.extensions[grasp.slide].steps,
+            [Action::MoveArmOut, Action::MoveArmIn],
+            [Action::MoveArmOutSmall, Action::MoveArmInSmall],
+        );
+        [[&lift, &wrist, &slide], [&lift, &slide, &wrist], [&slide, &wrist, &lift], [&wrist, &slide, &lift]]
+            .map(|parts| parts.into_iter().flatten().copied().collect())
     }
 }
 
 fn extensions(robot: &Robot) -> Vec<Slide> {
     let small = magnitude(Action::MoveArmOutSmall);
-    let all = (-30_i32..=30).map(|steps| Slide { extension: robot.extension + f64::from(steps) * small, steps, cost: split(steps).0 + split(steps).1 });
-    let mut slides: Vec<Slide> = all.filter(|slide| slide.extension >= EXTENSION.0 - 1e-9 && slide.extension <= EXTENSION.1 + 1e-9).collect();
+    let all = (-30_i32..=30).map(|steps| Slide {
+        extension: robot.extension + f64::from(steps) * small,
+        steps,
+        cost: split(steps).0 + split(steps).1,
+    });
+    let mut slides: Vec<Slide> =
+        all.filter(|slide| slide.extension >= EXTENSION.0 - 1e-9 && slide.extension <= EXTENSION.1 + 1e-9).collect();
     slides.sort_by_key(|slide| (slide.cost, slide.steps));
     slides
 }

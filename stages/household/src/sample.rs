@@ -10,7 +10,10 @@ use crate::{
 };
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
-use std::{collections::{BTreeMap, BTreeSet}, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Which episodes: in the target's room with at most 50 expert actions, or anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +31,16 @@ pub struct Bucket {
     pub most: u32,
 }
 
-const NEAR: [Bucket; 3] =
-    [Bucket { name: "near-short", least: 1, most: 15 }, Bucket { name: "near-mid", least: 16, most: 30 }, Bucket { name: "near-long", least: 31, most: 50 }];
-const ALL: [Bucket; 3] =
-    [Bucket { name: "short", least: 1, most: 49 }, Bucket { name: "medium", least: 50, most: 149 }, Bucket { name: "long", least: 150, most: 500 }];
+const NEAR: [Bucket; 3] = [
+    Bucket { name: "near-short", least: 1, most: 15 },
+    Bucket { name: "near-mid", least: 16, most: 30 },
+    Bucket { name: "near-long", least: 31, most: 50 },
+];
+const ALL: [Bucket; 3] = [
+    Bucket { name: "short", least: 1, most: 49 },
+    Bucket { name: "medium", least: 50, most: 149 },
+    Bucket { name: "long", least: 150, most: 500 },
+];
 
 /// Starts and targets that are tried in one house.
 const TRIES: u32 = 48;
@@ -115,7 +124,9 @@ fn target_kinds(home: &Home, tier: Tier) -> Vec<&'static str> {
 
 fn draw(home: &Arc<Home>, tier: Tier, wanted: Option<&Bucket>, kinds: &[&'static str], rng: &mut ChaCha8Rng) -> Option<Draw> {
     let kind = kinds[rng.random_range(0..kinds.len())];
-    let ids: Vec<usize> = (0..home.scene.things.len()).filter(|&thing| home.scene.things[thing].kind == kind && home.scene.things[thing].pickupable).collect();
+    let ids: Vec<usize> = (0..home.scene.things.len())
+        .filter(|&thing| home.scene.things[thing].kind == kind && home.scene.things[thing].pickupable)
+        .collect();
     let chosen = ids[rng.random_range(0..ids.len())];
     let target = &home.scene.things[chosen];
     let room = match tier {

@@ -1,6 +1,9 @@
 //! A compiled house: what a stepper needs to live in it, and no more.
 
-use crate::{error::Error, geometry::{Vec2, inside, rim_distance, vec2}};
+use crate::{
+    error::Error,
+    geometry::{Vec2, inside, rim_distance, vec2},
+};
 use serde::{Deserialize, Serialize};
 
 /// Rises when the bytes of a scene change their meaning.
@@ -120,7 +123,8 @@ impl Scene {
     /// # Errors
     /// The bytes are no scene, or one of another version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Scene, Error> {
-        let scene: Scene = rmp_serde::from_slice(bytes).map_err(|error| Error::Scene { what: format!("compiled scene cannot be read: {error}") })?;
+        let scene: Scene =
+            rmp_serde::from_slice(bytes).map_err(|error| Error::Scene { what: format!("compiled scene cannot be read: {error}") })?;
         if scene.version != VERSION {
             return Err(Error::Scene { what: format!("compiled scene has version {}, this program reads {VERSION}", scene.version) });
         }

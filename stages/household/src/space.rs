@@ -101,8 +101,12 @@ impl Space {
         for wall in &scene.walls {
             let (a, b) = (at(wall.a), at(wall.b));
             let length = a.distance(b).max(1e-6);
-            let mut gaps: Vec<(f64, f64)> =
-                wall.holes.iter().filter(|hole| f64::from(hole.high) > DOOR_HEIGHT && hole.low < 0.3).map(|hole| (f64::from(hole.from) / length, f64::from(hole.to) / length)).collect();
+            let mut gaps: Vec<(f64, f64)> = wall
+                .holes
+                .iter()
+                .filter(|hole| f64::from(hole.high) > DOOR_HEIGHT && hole.low < 0.3)
+                .map(|hole| (f64::from(hole.from) / length, f64::from(hole.to) / length))
+                .collect();
             gaps.sort_by(|one, other| one.0.total_cmp(&other.0));
             let along = |share: f64| a.plus(b.minus(a).times(share));
             let mut from = 0.0;
@@ -112,7 +116,11 @@ impl Space {
                 }
                 from = end.max(from);
             }
-            let holes = wall.holes.iter().map(|hole| (f64::from(hole.from) / length, f64::from(hole.to) / length, f64::from(hole.low), f64::from(hole.high))).collect();
+            let holes = wall
+                .holes
+                .iter()
+                .map(|hole| (f64::from(hole.from) / length, f64::from(hole.to) / length, f64::from(hole.low), f64::from(hole.high)))
+                .collect();
             self.screens.push(Screen { a, b, height: f64::from(wall.height), holes });
         }
     }
@@ -259,9 +267,15 @@ impl Space {
             let Some((along_ray, along_wall)) = crossing(eye.0, point.0, screen.a, screen.b) else { return false };
             let height = eye.1 + (point.1 - eye.1) * along_ray;
             // What hangs on a wall is in front of it.
-            along_ray < 0.98 && height < screen.height && !screen.holes.iter().any(|&(from, to, low, high)| along_wall > from && along_wall < to && height > low && height < high)
+            along_ray < 0.98
+                && height < screen.height
+                && !screen.holes.iter().any(|&(from, to, low, high)| along_wall > from && along_wall < to && height > low && height < high)
         });
-        !walls && !self.curtains.iter().any(|(block, number)| *number != looked_at && block.entry(eye, point).is_some_and(|share| share < 0.999))
+        !walls
+            && !self
+                .curtains
+                .iter()
+                .any(|(block, number)| *number != looked_at && block.entry(eye, point).is_some_and(|share| share < 0.999))
     }
 
     /// The room that a point is in, or the nearest one.

@@ -89,7 +89,12 @@ impl Frame {
         }
         let across = if far > 1e-6 { centre.minus(self.eye.0).times(1.0 / far) } else { self.ahead };
         let aside = vec2(across.z, -across.x).times(0.35 * size[0].min(size[2]));
-        let points = [(centre, height), (centre, height + 0.4 * size[1]), (centre.plus(aside), height + 0.2 * size[1]), (centre.minus(aside), height + 0.2 * size[1])];
+        let points = [
+            (centre, height),
+            (centre, height + 0.4 * size[1]),
+            (centre.plus(aside), height + 0.2 * size[1]),
+            (centre.minus(aside), height + 0.2 * size[1]),
+        ];
         points.iter().any(|&point| self.depth(point).is_some() && sim.home.space.sees(self.eye, point, thing))
     }
 

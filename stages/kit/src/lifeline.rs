@@ -114,6 +114,8 @@ async fn live(wiring: Arc<Wiring>, lease: Option<Lease>, listener: Option<std::n
     let name = format!("{}-lifeline", wiring.identity.id);
     let client = match connect_with(&wiring.url, wait, &name, link.clone(), false).await {
         Ok(client) => client,
+        // The driver had a connection a moment ago.
+        Err(Error::NoNats { url, waited_s, .. }) => return fatal(&wiring, Error::NatsGone { url, waited_s }).await,
         Err(error) => return fatal(&wiring, error).await,
     };
     let service = serve_micro(&client, &wiring).await;

@@ -75,7 +75,13 @@ impl Program {
     where
         F: FnOnce(Identity, &ArgMatches) -> anyhow::Result<Box<dyn Stage>>,
     {
-        let matches = self.command.get_matches();
+        let matches = match self.command.try_get_matches() {
+            Ok(matches) => matches,
+            Err(wrong) => {
+                wrong.print().ok();
+                return ExitCode::from(u8::from(wrong.use_stderr()));
+            }
+        };
         let text = |name: &str| matches.get_one::<String>(name).cloned();
         if let Err(reason) = start_logs(&text("log").unwrap_or_default()) {
             eprintln!("{}: error: --log: {reason}; hint: `info` or `kit=debug,info`", self.stage);
@@ -194,7 +200,11 @@ pub(crate) fn run_controlled(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| Error::Stage(e.into()))?;
     let link = Arc::new(Link::default());
     let client = runtime.block_on(connect_with(&options.nats, options.wait, &options.id, link.clone(), true))?;
-    let text = runtime.block_on(setup::pipeline_text(&client, &options.run))?;
+    let text = runtime.block_on(setup::pipeline_text(&client, &options.run)).map_err(|error| match error {
+        // The URL as people wrote it.
+        Error::NoRun { run, .. } => Error::NoRun { run, url: options.nats.clone() },
+        other => other,
+    })?;
     let pipeline = Pipeline::parse(&text).map_err(|e| Error::BadPipeline { run: options.run.clone(), reason: e.to_string() })?;
     let host = host_name();
     let lease = if options.lease { Some(runtime.block_on(acquire(&client, &options, &host, pipeline.broker.lease_s))?) } else { None };

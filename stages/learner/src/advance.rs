@@ -90,7 +90,8 @@ impl<M: Maker> Learner<M> {
         }
         // Without steps a phase's batches are counted by the groups, or expert episodes, that would have filled them.
         let part = &self.known.state.part;
-        let ended = if phases::has_groups(config.phase) { part.next_group - part.first_group } else { part.next_expert - part.first_expert };
+        let ended =
+            if phases::has_groups(config.phase) { part.next_group - part.first_group } else { part.next_expert - part.first_expert };
         let by_batches = config.batches > 0 && ended >= config.batches.saturating_mul(u64::from(config.batch));
         by_batches || (config.minutes > 0.0 && part.elapsed_ms as f64 >= config.minutes * 60_000.0)
     }
@@ -98,7 +99,8 @@ impl<M: Maker> Learner<M> {
     /// Ends that the phase before left and this one has no use for.
     fn put_away(&mut self, now: Now) {
         let config = self.known.state.config(&self.place.pipeline);
-        let taken: Vec<u64> = self.inbox.experts.iter().filter(|(_, (mode, _))| config.is_some() && self.takes_expert(*mode)).map(|(n, _)| *n).collect();
+        let taken: Vec<u64> =
+            self.inbox.experts.iter().filter(|(_, (mode, _))| config.is_some() && self.takes_expert(*mode)).map(|(n, _)| *n).collect();
         let mut kept = BTreeMap::new();
         for number in taken {
             kept.extend(self.inbox.experts.remove_entry(&number));
@@ -156,7 +158,11 @@ impl<M: Maker> Learner<M> {
     /// A batch of episodes seen before, where the clock runs and the new ones are not there yet.
     fn repeated(&self, config: &PhaseConfig) -> Option<Batch> {
         let enough = self.window_len >= config.batch as usize;
-        (enough && phases::may_repeat(config, self.place.pipeline.deterministic)).then(|| Batch::Imitate { new: vec![], held_out: vec![], fed: false })
+        (enough && phases::may_repeat(config, self.place.pipeline.deterministic)).then(|| Batch::Imitate {
+            new: vec![],
+            held_out: vec![],
+            fed: false,
+        })
     }
 
     fn dagger_batch(&mut self, config: &PhaseConfig) -> Option<Batch> {

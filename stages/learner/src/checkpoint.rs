@@ -249,7 +249,10 @@ mod tests {
             commit(root.path(), number, fill("x")).unwrap();
         }
         let from = root.path().join("5/policy");
-        commit(root.path(), 6, |folder| share_files(&from, &folder.join("policy")).and_then(|()| fs::write(folder.join("learner.json"), "x"))).unwrap();
+        commit(root.path(), 6, |folder| {
+            share_files(&from, &folder.join("policy")).and_then(|()| fs::write(folder.join("learner.json"), "x"))
+        })
+        .unwrap();
         let mut left: Vec<String> = fs::read_dir(root.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         left.sort();
         assert_eq!(left, ["5", "6", "latest"]);

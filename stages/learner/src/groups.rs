@@ -105,7 +105,16 @@ mod tests {
         let member = |(number, total): (usize, &f32)| {
             let id = EpisodeId { split: Split::Train, number: number as u64 };
             let trajectory = Trajectory { id, lesson: Lesson::Sampled, segments: vec![], counts: Counts::default() };
-            let member = Member { trajectory, reason: EndReason::Done, total: *total, task: *total, success: false, progress: 0.0, milestone: None, oldest: None };
+            let member = Member {
+                trajectory,
+                reason: EndReason::Done,
+                total: *total,
+                task: *total,
+                success: false,
+                progress: 0.0,
+                milestone: None,
+                oldest: None,
+            };
             (number as u32, member)
         };
         Group { size: returns.len() as u32, members: returns.iter().enumerate().map(member).collect() }

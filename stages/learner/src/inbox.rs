@@ -114,7 +114,9 @@ mod tests {
 
     fn experts(numbers: &[u64]) -> Inbox {
         let id = |number| EpisodeId { split: Split::Expert, number };
-        let of = |n: &u64| (*n, (Mode::Expert, Arc::new(Trajectory { id: id(*n), lesson: Lesson::Replies, segments: vec![], counts: Counts::default() })));
+        let of = |n: &u64| {
+            (*n, (Mode::Expert, Arc::new(Trajectory { id: id(*n), lesson: Lesson::Replies, segments: vec![], counts: Counts::default() })))
+        };
         Inbox { experts: numbers.iter().map(of).collect(), ..Inbox::default() }
     }
 

@@ -9,13 +9,13 @@
 //! Reading order: [`grants`] and [`phases`] say what may start and for how long, [`groups`] and [`tokens`] what is trained,
 //! [`work`] trains it, [`checkpoint`] keeps it, and the stage itself only moves messages between them.
 
+mod advance;
 pub mod checkpoint;
 pub mod grants;
 pub mod groups;
 pub mod inbox;
 pub mod optimiser;
 pub mod phases;
-mod advance;
 mod publishing;
 mod receive;
 mod report;

@@ -16,7 +16,10 @@ enum Step {
     Putting(Ticket),
     Announcing(Ticket),
     /// At this time again, from the object on or from the announcement.
-    Resting { at_ms: u64, put: bool },
+    Resting {
+        at_ms: u64,
+        put: bool,
+    },
 }
 
 /// Publishes one version at a time.
@@ -216,7 +219,9 @@ mod tests {
     #[test]
     fn only_a_new_grant_is_published() {
         let mut granter = Granter::default();
-        let offer = |granter: &mut Granter, upto_group, ticket, now| granter.offer("r", Grant { upto_group, ..Grant::example() }, Ticket(ticket), now);
+        let offer = |granter: &mut Granter, upto_group, ticket, now| {
+            granter.offer("r", Grant { upto_group, ..Grant::example() }, Ticket(ticket), now)
+        };
         assert!(offer(&mut granter, 1, 1, 0).is_some());
         assert!(offer(&mut granter, 2, 2, 0).is_none(), "one at a time");
         granter.on_published(Ticket(1), &Ok(1), 0);

@@ -159,7 +159,9 @@ impl<M: Maker> Learner<M> {
         self.retry_files_ms = None;
         self.asked_files += 1;
         if self.asked_files.is_multiple_of(FILES_PATIENCE) {
-            tracing::warn!("waits for tokenizer.json, tokenizer_config.json and config.json in the run's artifacts; hint: `errand init` puts them there");
+            tracing::warn!(
+                "waits for tokenizer.json, tokenizer_config.json and config.json in the run's artifacts; hint: `errand init` puts them there"
+            );
         }
         for name in FILES {
             if !matches!(self.files.get(name), Some(Some(_))) {
@@ -252,7 +254,13 @@ impl<M: Maker> Learner<M> {
                 } else {
                     self.pending.ids.extend(used);
                 }
-                tracing::info!(phase, batch = self.known.state.batch, loss = outcome.loss, version = self.known.state.version, "batch trained");
+                tracing::info!(
+                    phase,
+                    batch = self.known.state.batch,
+                    loss = outcome.loss,
+                    version = self.known.state.version,
+                    "batch trained"
+                );
                 self.publish(weights, out);
             }
             Done::Committed => self.acknowledge(out),

@@ -119,7 +119,9 @@ pub fn check(end: &End) -> Result<Counts, Broken> {
     let spoken: u64 = end.turns.iter().map(|t| u64::from(t.reply_tokens)).sum();
     let counts = match Lesson::of(end.episode.mode) {
         Lesson::Replies | Lesson::Sampled => Counts { sampled: spoken, masked: BTreeMap::new(), trained: replies },
-        Lesson::Labels => Counts { sampled: spoken + labels, masked: BTreeMap::from([(POLICY_REPLY.to_string(), replies)]), trained: labels },
+        Lesson::Labels => {
+            Counts { sampled: spoken + labels, masked: BTreeMap::from([(POLICY_REPLY.to_string(), replies)]), trained: labels }
+        }
     };
     if counts.adds_up() {
         return Ok(counts);
@@ -135,7 +137,10 @@ fn check_segment(segment: &Segment) -> Result<(), String> {
     for span in &segment.turns {
         let in_order = at <= span.start && span.start <= span.reply && span.reply <= span.end && span.end <= span.close;
         if !in_order || u64::from(span.close) > len {
-            return Err(format!("turn {} lies at {}..{}..{}..{} of {len} tokens, after {at}", span.turn, span.start, span.reply, span.end, span.close));
+            return Err(format!(
+                "turn {} lies at {}..{}..{}..{} of {len} tokens, after {at}",
+                span.turn, span.start, span.reply, span.end, span.close
+            ));
         }
         at = span.close;
         let tokens = u64::from(span.end - span.reply);

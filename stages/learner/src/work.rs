@@ -70,22 +70,22 @@ pub enum Batch {
     Reinforce(Vec<(Arc<Trajectory>, f32)>),
 }
 
-impl Batch {
-    /// The episodes that this batch uses.
-    fn new_ids(&self) -> Vec<EpisodeId> {
-        match self {
-            Batch::Imitate { new, .. } => new.iter().map(|t| t.id).collect(),
-            Batch::Reinforce(all) => all.iter().map(|(t, _)| t.id).collect(),
-        }
-    }
-}
-
 /// What is to be done.
 pub enum Order<M: Maker> {
-    Start { maker: Option<M>, files: Files },
-    Train { snapshot: Snapshot, batch: Batch, keep: bool, line: Value },
+    Start {
+        maker: Option<M>,
+        files: Files,
+    },
+    Train {
+        snapshot: Snapshot,
+        batch: Batch,
+        keep: bool,
+        line: Value,
+    },
     /// A checkpoint without a step: uses, validation, counters.
-    Commit { snapshot: Snapshot },
+    Commit {
+        snapshot: Snapshot,
+    },
 }
 
 /// What came of it.
@@ -196,7 +196,8 @@ fn write<O: Optimiser>(place: &Place, shop: &mut Shop<O>, snapshot: &Snapshot) -
     let mut state = state.clone();
     // Numbers go on from what is on the disk, whatever the snapshot says.
     state.checkpoint = before.as_ref().map_or(0, |(number, _)| number + 1);
-    let file = UsesFile { version: state.version, batch: state.batch, step: state.step, trained_tokens: state.tokens.trained, uses: uses.clone() };
+    let file =
+        UsesFile { version: state.version, batch: state.batch, step: state.step, trained_tokens: state.tokens.trained, uses: uses.clone() };
     let changed = shop.changed;
     let optimiser = &mut shop.optimiser;
     let fill = |folder: &Path| {
@@ -235,7 +236,14 @@ fn prune_windows(place: &Place, state: &State) {
 
 // --- Training ----------------------------------------------------------------------------------------------------------
 
-fn train<O: Optimiser>(place: &Place, shop: &mut Shop<O>, snapshot: Snapshot, batch: &Batch, keep: bool, line: Value) -> Result<Done, String> {
+fn train<O: Optimiser>(
+    place: &Place,
+    shop: &mut Shop<O>,
+    snapshot: Snapshot,
+    batch: &Batch,
+    keep: bool,
+    line: Value,
+) -> Result<Done, String> {
     let started = Instant::now();
     let Snapshot { mut state, mut uses } = snapshot;
     let config = state.config(&place.pipeline).ok_or("a batch came after the last phase")?.clone();

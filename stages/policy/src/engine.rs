@@ -4,9 +4,10 @@
 //! one token of each that is sampling, and chunks of prompts. A rollout's keys and values stay between its turns, so that a
 //! turn computes its new tokens only; members of a group start from the first one's keys and values.
 
-use crate::kv::KvCache;
-use crate::model::{Model, ROWS, download, upload};
-use crate::scheduler::{CHUNK, Limits, Running, Scheduler, Slice};
+use crate::cache::{self, KvCache};
+use crate::model::{Model, download, upload};
+use crate::plan::Plan;
+use crate::scheduler::{Limits, Running, Scheduler, Slice};
 use crate::{Error, ModelConfig, Result, sample, weights};
 use schemas::Sampling;
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,7 +88,6 @@ pub struct Engine {
     scheduler: Scheduler,
     kv: KvCache,
     ban: Tensor,
-    band: Band,
 }
 
 impl Engine {
@@ -96,7 +96,7 @@ impl Engine {
     /// # Errors
     /// Where the cache holds not even one block, or a banned id is none of the vocabulary's.
     pub fn new(config: ModelConfig, options: EngineOptions) -> Result<Engine> {
-        let capacity = KvCache::capacity(&config, options.kv_cache_mib)?;
+        let capacity = cache::capacity(&config, options.kv_cache_mib)?;
         let limits = Limits {
             max_num_seqs: options.max_num_seqs.max(1),
             max_num_batched_tokens: options.max_num_batched_tokens,
@@ -107,8 +107,7 @@ impl Engine {
         let ban = ban_row(&config, &options.banned, options.device)?;
         let kv = KvCache::new(&config, capacity, options.device)?;
         let scheduler = Scheduler::new(limits, capacity);
-        let band = Band { mask: None, past: 0, device: options.device };
-        Ok(Engine { config, options, models: BTreeMap::new(), leaving: BTreeSet::new(), scheduler, kv, ban, band })
+        Ok(Engine { config, options, models: BTreeMap::new(), leaving: BTreeSet::new(), scheduler, kv, ban })
     }
 
     /// Holds the weights of a version, from the bytes of a safetensors file.
@@ -230,27 +229,16 @@ impl Engine {
 
     /// Computes slices with one version's weights, and samples a token where a sequence has been computed to its end.
     fn compute(&mut self, version: u64, slices: &[Slice]) -> Result<()> {
-        let plan = Plan::new(&self.scheduler.running, slices, self.kv.spare_row());
+        let plan = Plan::new(&self.scheduler.running, slices);
         let model = &self.models[&version];
         let to = |ids: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(ids)?.f_to_device(self.options.device)?) };
-        let (tokens, positions, places, keep) = (to(&plan.tokens)?, to(&plan.positions)?, to(&plan.places)?, to(&plan.keep)?);
+        let (tokens, positions, keep) = (to(&plan.tokens)?, to(&plan.positions)?, to(&plan.keep)?);
         let last = self.config.num_hidden_layers - 1;
-        let (kv, band) = (&mut self.kv, &mut self.band);
-        let width = self.config.hidden_size as i64;
-        let hidden = model.forward(&tokens, &positions, &keep, &mut |layer, q, k, v| {
-            let _ = kv.keys[layer].index_copy_(0, &places, k);
-            let _ = kv.values[layer].index_copy_(0, &places, v);
-            let mut parts: Vec<Tensor> = plan
-                .spans
-                .iter()
-                .filter(|span| layer < last || span.ends)
-                .map(|span| attend(span, layer == last, q, &kv.keys[layer], &kv.values[layer], band).reshape([-1, width]))
-                .collect();
-            parts.extend((layer < last && plan.padding > 0).then(|| Tensor::zeros([plan.padding, width], (Kind::Float, q.device()))));
-            if parts.is_empty() { q.narrow(0, 0, 0).reshape([0, width]) } else { Tensor::cat(&parts, 0) }
-        });
+        let kv = &mut self.kv;
+        kv.begin(&plan)?;
+        let hidden = model.forward(&tokens, &positions, &keep, &mut |layer, q, k, v| kv.attend(&plan, layer, layer == last, q, k, v));
         for (slice, span) in slices.iter().zip(&plan.spans) {
-            self.scheduler.running[slice.index].computed += span.count as usize;
+            self.scheduler.running[slice.index].computed += span.count;
         }
         let sampling: Vec<usize> = slices.iter().zip(&plan.spans).filter(|(_, span)| span.ends).map(|(slice, _)| slice.index).collect();
         if !sampling.is_empty() {
@@ -310,94 +298,4 @@ fn finished(running: Running, cut: bool) -> Generated {
     let Running { request, tokens, prompt, logprobs, .. } = running;
     let versions = if logprobs.is_empty() { vec![] } else { vec![(request.version, logprobs.len() as u32)] };
     Generated { ticket: request.ticket, tokens: tokens[prompt..].to_vec(), logprobs, versions, cut }
-}
-
-/// Where one slice lies in the flat batch and in the arena.
-struct Span {
-    /// First row of the flat batch.
-    offset: i64,
-    count: i64,
-    /// First token of the sequence's run in the arena.
-    start: i64,
-    /// Tokens of the sequence before this slice.
-    past: i64,
-    /// Whether the slice reaches the sequence's end, so that a token is sampled after it.
-    ends: bool,
-}
-
-/// The flat batch of some slices.
-struct Plan {
-    tokens: Vec<i64>,
-    positions: Vec<i64>,
-    /// Row of the arena for each token's keys and values.
-    places: Vec<i64>,
-    /// Rows of the batch after which a token is sampled.
-    keep: Vec<i64>,
-    spans: Vec<Span>,
-    /// Rows at the end that belong to no sequence.
-    padding: i64,
-}
-
-impl Plan {
-    fn new(running: &[Running], slices: &[Slice], spare_row: usize) -> Plan {
-        let mut plan = Plan { tokens: vec![], positions: vec![], places: vec![], keep: vec![], spans: vec![], padding: 0 };
-        for slice in slices {
-            let sequence = &running[slice.index];
-            let (past, start) = (sequence.computed, sequence.room.start);
-            let ends = past + slice.count == sequence.tokens.len();
-            let (offset, count) = (plan.tokens.len() as i64, slice.count as i64);
-            plan.spans.push(Span { offset, count, start: start as i64, past: past as i64, ends });
-            plan.tokens.extend(sequence.tokens[past..past + slice.count].iter().map(|id| i64::from(*id)));
-            plan.positions.extend((past..past + slice.count).map(|p| p as i64));
-            plan.places.extend((start + past..start + past + slice.count).map(|p| p as i64));
-            if ends {
-                plan.keep.push(offset + count - 1);
-            }
-        }
-        let rows = plan.tokens.len().next_multiple_of(ROWS);
-        plan.padding = (rows - plan.tokens.len()) as i64;
-        plan.tokens.resize(rows, 0);
-        plan.positions.resize(rows, 0);
-        plan.places.resize(rows, spare_row as i64);
-        plan
-    }
-}
-
-/// Attention of one slice over its sequence so far. With `final_row` only the slice's last query is answered.
-fn attend(span: &Span, final_row: bool, q: &Tensor, keys: &Tensor, values: &Tensor, band: &mut Band) -> Tensor {
-    let known = span.past + span.count;
-    let side = |arena: &Tensor| arena.narrow(0, span.start, known).unsqueeze(0).transpose(1, 2);
-    let (k, v) = (side(keys), side(values));
-    if span.count == 1 || final_row {
-        // One query sees every key; the heads that share keys are put side by side as queries, and no mask is needed.
-        let (kv_heads, dim) = (keys.size()[1], keys.size()[2]);
-        let q = q.narrow(0, span.offset + span.count - 1, 1).reshape([1, kv_heads, -1, dim]);
-        return Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, 0.0, false, None, false);
-    }
-    let q = q.narrow(0, span.offset, span.count).unsqueeze(0).transpose(1, 2);
-    let mask = if span.past > 0 { Some(band.mask(span.count, span.past)) } else { None };
-    Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, span.past == 0, None, true).transpose(1, 2)
-}
-
-/// Causal masks of slices that do not start their sequence, all cut from one matrix: row `i` is 0 up to column `i + past` and
-/// minus infinity after it.
-#[derive(Debug)]
-struct Band {
-    mask: Option<Tensor>,
-    past: i64,
-    device: Device,
-}
-
-impl Band {
-    /// `[count, past + count]`
-    fn mask(&mut self, count: i64, past: i64) -> Tensor {
-        let rows = CHUNK as i64;
-        if self.mask.is_none() || self.past < past {
-            self.past = (past + 512) / 512 * 512;
-            let ahead = Tensor::ones([rows, self.past + rows], (Kind::Float, self.device)).triu(self.past + 1);
-            self.mask = Some(ahead * f64::from(f32::MIN));
-        }
-        let all = self.mask.as_ref().expect("just made");
-        all.narrow(0, 0, count).narrow(1, self.past - past, past + count)
-    }
 }

@@ -1,14 +1,12 @@
-//! Memory for keys and values: one arena of a fixed number of tokens, handed out as runs of tokens.
+//! Bookkeeping of the arena for keys and values: a fixed number of tokens, handed out as runs of tokens.
 //!
 //! A sequence's keys lie in one run, so attention reads them in place. The arena is made once and never grows: that is the
-//! bound. [`Extents`] is the bookkeeping (no tensor in it), [`KvCache`] the tensors.
+//! bound. What lies in it is [`crate::cache`]'s.
 
-use crate::{Error, ModelConfig, Result};
 use std::collections::BTreeMap;
-use tch::{Device, Kind, Tensor};
 
 /// Runs start and end at multiples of this many tokens.
-pub(crate) const BLOCK: usize = 16;
+pub(crate) const BLOCK: usize = crate::lanes::LANES;
 
 /// A run of tokens in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,51 +81,6 @@ impl Extents {
             (start, len) = (before, room + len);
         }
         self.free.insert(start, len);
-    }
-}
-
-/// Keys and values of every layer, `[capacity + 1, kv heads, dim]` each. What pads a batch is written to the last row.
-#[derive(Debug)]
-pub(crate) struct KvCache {
-    capacity: usize,
-    pub(crate) keys: Vec<Tensor>,
-    pub(crate) values: Vec<Tensor>,
-}
-
-impl KvCache {
-    /// Reserves the arena; the operating system gives pages only as they are first written.
-    pub(crate) fn new(config: &ModelConfig, capacity: usize, device: Device) -> Result<KvCache> {
-        let shape = [capacity as i64 + 1, config.num_key_value_heads as i64, config.head_dim() as i64];
-        let make = || -> Result<Vec<Tensor>> {
-            (0..config.num_hidden_layers).map(|_| Ok(Tensor::f_empty(shape, (Kind::Float, device))?)).collect()
-        };
-        Ok(KvCache { capacity, keys: make()?, values: make()? })
-    }
-
-    /// How many tokens fit into a number of MiB.
-    ///
-    /// # Errors
-    /// [`Error::Options`] where not even one block fits.
-    pub(crate) fn capacity(config: &ModelConfig, mib: usize) -> Result<usize> {
-        let per_token = config.kv_bytes_per_token();
-        let capacity = (mib << 20) / per_token / BLOCK * BLOCK;
-        if capacity == 0 {
-            return Err(Error::Options(format!("`kv_cache_mib` is {mib}; one block of {BLOCK} tokens takes {} bytes", per_token * BLOCK)));
-        }
-        Ok(capacity)
-    }
-
-    /// Row that nothing reads.
-    pub(crate) fn spare_row(&self) -> usize {
-        self.capacity
-    }
-
-    /// Copies keys and values of `len` tokens between runs that do not overlap.
-    pub(crate) fn copy(&mut self, from: usize, to: usize, len: usize) {
-        for arena in self.keys.iter().chain(&self.values) {
-            let source = arena.narrow(0, from as i64, len as i64);
-            arena.narrow(0, to as i64, len as i64).copy_(&source);
-        }
     }
 }
 

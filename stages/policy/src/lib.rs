@@ -6,7 +6,9 @@
 //! One forward pass, [`model`], serves both: what the engine samples from and what the trainer computes are the same numbers
 //! but for rounding. Both mask the same banned ids and divide by the same temperature.
 
+mod attention;
 mod batch;
+mod cache;
 mod checkpoint;
 mod config;
 mod device;
@@ -14,9 +16,11 @@ mod engine;
 mod error;
 mod init;
 mod kv;
+mod lanes;
 mod model;
 mod objective;
 mod optimizer;
+mod plan;
 mod sample;
 mod scheduler;
 mod train;
@@ -33,4 +37,3 @@ pub use error::{Error, Result};
 pub use objective::{Reinforce, Stats};
 pub use tch::Device;
 pub use train::{Trainer, TrainerOptions};
-

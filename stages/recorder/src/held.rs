@@ -85,10 +85,6 @@ impl Held {
         self.owed.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.owed.is_empty()
-    }
-
     /// Payload bytes in hand.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

@@ -40,6 +40,8 @@ pub struct Found {
     pub skipped: u64,
     /// The first skipped ones, as `train.jsonl.gz:17: ...`.
     pub named: Vec<String>,
+    /// House JSON kept so far, bytes.
+    kept: usize,
 }
 
 impl Found {
@@ -48,10 +50,6 @@ impl Found {
         if self.named.len() < NAMED {
             self.named.push(line);
         }
-    }
-
-    fn kept_bytes(&self) -> usize {
-        self.houses.train.iter().chain(&self.houses.held_out).map(|h| h.json.len()).sum()
     }
 }
 
@@ -153,10 +151,11 @@ fn read_whole(found: &mut Found, name: &str, file: impl Read + Send + 'static, h
 /// Keeps a house that parses and compiles, and skips another.
 fn keep(found: &mut Found, origin: String, json: Result<Vec<u8>, String>, held_out: bool) {
     let usable = json.and_then(|json| {
-        if found.kept_bytes() + json.len() > KEPT_BYTES {
+        if found.kept + json.len() > KEPT_BYTES {
             return Err(format!("houses beyond the first {} MiB are not kept", KEPT_BYTES >> 20));
         }
         parse::house(&json).and_then(|house| compile::compile(&house)).map_err(|e| e.to_string())?;
+        found.kept += json.len();
         Ok(json)
     });
     match usable {

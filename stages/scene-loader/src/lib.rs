@@ -1,263 +1,423 @@
-//! The scene-loader: which episodes come next.
+//! `scene-loader`: decides which episodes are run, and compiles their scenes.
 //!
-//! In: `Grant`s, the headers of `End`s. Does: plans groups, expert episodes and validation passes below the grant; draws
-//! training buckets by recent success; compiles scenes once. Out: `Episode`s and scenes. On failure: what is about to be
-//! published is written down first, so that a restart publishes exactly the same; the first end of an episode stands, so that
-//! a second copy changes nothing.
+//! In: `Grant`s, headers of `End`s, houses. Does: orders validation passes, expert episodes and training groups as far as
+//! they are granted, hardest where the policy learns most. Out: `Episode`s, and each compiled scene once, by content.
+//!
+//! On failure: state is written before anything is published and names what is about to be, so that its next process
+//! publishes exactly that again. A full stream is waited for. Ends are acked once the state that counts them is written.
 
 pub mod houses;
+
+mod curriculum;
+mod outbox;
 mod plan;
-mod publish;
 mod state;
+
 #[cfg(test)]
 mod tests;
 
-use kit::stage::{Delivery, Durable, Follow, Identity, Input, Needs, Now, Output, Report, Stage, Ticket};
-use publish::Publisher;
+use kit::{Delivered, Delivery, Durable, Follow, Identity, Input, Needs, Now, Output, Report, Stage, Ticket};
+use outbox::Outbox;
+use plan::Rules;
 use schemas::pipeline::Pipeline;
 use schemas::subjects::{self, Stream, end_headers};
-use schemas::{Grant, Split};
+use schemas::{EndReason, EpisodeId, Grant, Split, decode};
 use state::State;
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use worlds::Kind;
 
 /// The stage's kind, as in its presence.
 pub const STAGE: &str = "scene-loader";
-/// Headers of ends asked for at once.
-const ENDS_AT_ONCE: u32 = 512;
-/// Ends that were counted are acked with a state that holds them, written at least this often.
-const STATE_EVERY_MS: u64 = 500;
 
-/// Makes the pipeline's kind of world, with the houses that its files hold. Logs what was skipped.
+/// Ends asked for at once.
+const FETCH: u32 = 256;
+/// Episodes planned and not yet published.
+const AHEAD: usize = 512;
+/// The longest that a counted end waits for the state to be written, and the pause after a write failed, milliseconds.
+const WRITE_MS: u64 = 1000;
+/// Failed writes of the state, one after the other, before the stage gives up.
+const WRITE_TRIES: u32 = 10;
+/// Pause between a fruitless fetch and the next, milliseconds.
+const FETCH_PAUSE_MS: u64 = 100;
+
+/// The kind of world of a pipeline, with its houses read from files.
 ///
 /// # Errors
-/// One line: settings that the world refuses, or files of which nothing is left.
-pub fn kind(pipeline: &Pipeline) -> anyhow::Result<Arc<dyn Kind>> {
-    let episodes = &pipeline.episodes;
-    let mut houses = worlds::Houses { generated: episodes.generated_houses, ..worlds::Houses::default() };
-    if !episodes.houses.is_empty() {
-        let found = houses::read(Path::new(&episodes.houses))?;
-        for line in &found.skipped {
-            tracing::warn!(house = %line, "house skipped");
-        }
-        tracing::info!(houses = found.houses.len(), skipped = found.skipped.len(), "houses read");
-        houses.train = found.houses;
-    }
-    if !episodes.validation_file.is_empty() {
-        houses.validation = houses::episodes(Path::new(&episodes.validation_file))?;
-    }
-    let world = &pipeline.world;
-    worlds::kind(&world.name, world.pictures, &world.settings, houses).map_err(anyhow::Error::msg)
+/// A line that names the setting or the file, and what is allowed.
+pub fn kind(pipeline: &Pipeline) -> Result<Arc<dyn Kind>, String> {
+    kind_and_houses(pipeline).map(|(kind, _)| kind)
 }
 
-/// Where the state stands between this process and the key-value bucket.
-#[derive(Debug, PartialEq, Eq)]
-enum Stored {
-    /// Not read yet.
-    Asked(Ticket),
-    /// The bucket holds what this process holds, as far as what was published goes.
-    Same,
-    /// A write is under way; pending episodes are published after it.
-    Writing(Ticket),
+/// As [`kind`]; also says which houses were left out.
+///
+/// # Errors
+/// As [`kind`].
+pub fn kind_and_houses(pipeline: &Pipeline) -> Result<(Arc<dyn Kind>, houses::Found), String> {
+    let mut found = houses::read(&pipeline.episodes).map_err(|e| e.to_string())?;
+    let world = &pipeline.world;
+    let kind = worlds::kind(&world.name, world.pictures, &world.settings, std::mem::take(&mut found.houses))?;
+    Ok((kind, found))
+}
+
+/// What an awaited answer of the driver belongs to.
+enum Awaited {
+    ReadState,
+    /// The ends that the written state counts.
+    WrittenState(Vec<Delivery>),
+    Scene(String),
+    Episode(EpisodeId),
+}
+
+/// How the state's writing stands.
+#[derive(Default)]
+struct Writing {
+    in_flight: bool,
+    /// The state differs from what was last sent to be written.
+    dirty: bool,
+    since_ms: u64,
+    failed: u32,
+    not_before_ms: u64,
 }
 
 /// The stage.
 pub struct Loader {
     run: String,
     epoch: u64,
-    pipeline: Pipeline,
     kind: Arc<dyn Kind>,
-    buckets: Vec<String>,
-    state: State,
-    stored: Stored,
-    /// Counted, or known before: acked once the state that counts them is written.
-    to_ack: Vec<Delivery>,
-    acked_by_write: Vec<Delivery>,
-    written_ms: u64,
+    rules: Rules,
+    /// `None` until it is read.
+    state: Option<State>,
     grant: Option<Grant>,
-    publisher: Publisher,
-    tickets: u64,
-    ends_seen: u64,
-    failed: Option<String>,
+    outbox: Outbox,
+    awaited: BTreeMap<Ticket, Awaited>,
+    next_ticket: u64,
+    writing: Writing,
+    /// Ends counted since the state was last sent to be written.
+    counted: Vec<Delivery>,
+    fetch_outstanding: u32,
+    fetch_given: u32,
+    fetch_not_before_ms: u64,
+    scenes_put: BTreeSet<String>,
+    houses_skipped: u64,
+    bucket_gauges: Vec<(String, &'static str)>,
+    draining: bool,
 }
 
 impl Loader {
-    pub fn new(identity: &Identity, kind: Arc<dyn Kind>) -> Loader {
+    /// A loader of `kind`'s tasks. `houses_skipped`: houses that could not be used, for the report.
+    pub fn new(identity: &Identity, kind: Arc<dyn Kind>, houses_skipped: u64) -> Loader {
+        let buckets = kind.buckets();
+        // Metric names live as long as the process; a world has a handful of buckets.
+        let gauge = |bucket: &String| (bucket.clone(), &*Box::leak(gauge_name(bucket).into_boxed_str()));
         Loader {
             run: identity.run.clone(),
             epoch: identity.epoch,
-            pipeline: identity.pipeline.clone(),
-            buckets: kind.buckets(),
             kind,
-            state: State::default(),
-            stored: Stored::Asked(Ticket(0)),
-            to_ack: Vec::new(),
-            acked_by_write: Vec::new(),
-            written_ms: 0,
+            bucket_gauges: buckets.iter().map(gauge).collect(),
+            rules: Rules::new(&identity.pipeline, buckets),
+            state: None,
             grant: None,
-            publisher: Publisher::default(),
-            tickets: 0,
-            ends_seen: 0,
-            failed: None,
+            outbox: Outbox::default(),
+            awaited: BTreeMap::new(),
+            next_ticket: 0,
+            writing: Writing::default(),
+            counted: vec![],
+            fetch_outstanding: 0,
+            fetch_given: 0,
+            fetch_not_before_ms: 0,
+            scenes_put: BTreeSet::new(),
+            houses_skipped,
+            draining: false,
         }
     }
 
-    fn ticket(&mut self) -> Ticket {
-        self.tickets += 1;
-        Ticket(self.tickets)
+    fn ticket(&mut self, awaited: Awaited) -> Ticket {
+        self.next_ticket += 1;
+        self.awaited.insert(Ticket(self.next_ticket), awaited);
+        Ticket(self.next_ticket)
     }
 
-    fn ends(&self) -> Durable {
-        Durable { stream: Stream::Ends, name: subjects::ENDS_LOADER.into() }
+    fn durable() -> Durable {
+        Durable { stream: Stream::Ends, name: subjects::ENDS_LOADER.to_string() }
     }
 
-    fn started(&mut self) -> Vec<Output> {
-        let ticket = self.ticket();
-        self.stored = Stored::Asked(ticket);
-        vec![Output::GetState { ticket }, Output::Fetch { durable: self.ends(), count: ENDS_AT_ONCE }]
-    }
-
-    fn state_came(&mut self, ticket: Ticket, bytes: Option<Vec<u8>>, out: &mut Vec<Output>) {
-        if self.stored != Stored::Asked(ticket) {
-            return;
-        }
-        match bytes.map(|b| serde_json::from_slice(&b)).transpose() {
-            Ok(state) => self.state = state.unwrap_or_default(),
-            Err(error) => return self.fail(format!("the state in the run's bucket cannot be read: {error}"), out),
-        }
-        self.stored = Stored::Same;
-        // What an earlier process wrote down it may not have published.
-        self.publish_pending(out);
-    }
-
-    fn fail(&mut self, message: String, out: &mut Vec<Output>) {
-        self.failed = Some(message.clone());
-        out.push(Output::Exit { code: 1, message });
-    }
-
-    /// Plans, and writes the plan down; what is planned is published when the write is confirmed.
-    fn advance(&mut self, now: Now, out: &mut Vec<Output>) {
-        if self.stored != Stored::Same || self.publisher.is_busy() {
-            return;
-        }
-        self.state.pending.clear();
-        let planned = match &self.grant {
-            Some(grant) => plan::plan(&mut self.state, grant, &self.pipeline, &self.buckets),
-            None => false,
+    /// The state is there: what it names as pending is published again.
+    fn state_read(&mut self, bytes: Option<Vec<u8>>, out: &mut Vec<Output>) {
+        let state = match bytes.as_deref().map(State::decode) {
+            None => State::new(),
+            Some(Ok(state)) => state,
+            Some(Err(error)) => {
+                let message = format!("the state in the run's bucket: {error}; hint: was it written by another release?");
+                return out.push(Output::Exit { code: 1, message });
+            }
         };
-        let counted = !self.to_ack.is_empty() && now.mono_ms >= self.written_ms + STATE_EVERY_MS;
-        if !planned && !counted {
+        for order in &state.pending {
+            match self.rules.episodes(self.kind.as_ref(), order) {
+                Ok(planned) => self.outbox.add(order.clone(), planned, true),
+                Err(error) => return out.push(Output::Exit { code: 1, message: error }),
+            }
+        }
+        self.state = Some(state);
+    }
+
+    /// A slice of planning: one order.
+    fn plan(&mut self, out: &mut Vec<Output>) {
+        let (Some(state), Some(grant)) = (&mut self.state, &self.grant) else { return };
+        let Some(order) = self.rules.next(state, grant, self.epoch) else { return };
+        match self.rules.episodes(self.kind.as_ref(), &order) {
+            Ok(planned) => {
+                plan::book(state, &order);
+                settle(&self.rules, state);
+                self.outbox.add(order, planned, false);
+                self.writing.dirty = true;
+            }
+            Err(error) => out.push(Output::Exit { code: 1, message: error }),
+        }
+    }
+
+    /// An end, by its headers.
+    fn end_came(&mut self, subject: &str, headers: &BTreeMap<String, String>, delivered: &Delivered) {
+        self.fetch_outstanding = self.fetch_outstanding.saturating_sub(1);
+        self.fetch_given += 1;
+        self.counted.push(delivered.delivery);
+        let Some(state) = &mut self.state else { return };
+        let id = subject.rsplit_once(".ends.").and_then(|(_, id)| id.parse::<EpisodeId>().ok());
+        let Some(id) = id.filter(|id| state.end_seen(id.split, id.number)) else { return };
+        self.writing.dirty = true;
+        if id.split != Split::Train {
             return;
         }
-        let ticket = self.ticket();
-        self.stored = Stored::Writing(ticket);
-        self.written_ms = now.mono_ms;
-        self.acked_by_write = std::mem::take(&mut self.to_ack);
-        let bytes = serde_json::to_vec(&self.state).expect("the state is plain data");
+        let header = |name: &str| headers.get(name).map_or("", String::as_str);
+        let group = header(end_headers::GROUP).parse().ok().and_then(|group: u64| state.open.get_mut(&group));
+        if let Some(group) = group {
+            let played = EndReason::ALL.iter().any(|r| r.is_played() && r.as_str() == header(end_headers::REASON));
+            group.ended += 1;
+            group.played += u32::from(played);
+            group.won += u32::from(played && header(end_headers::SUCCESS) == "true");
+            group.bucket = header(end_headers::BUCKET).to_string();
+        }
+        settle(&self.rules, state);
+    }
+
+    /// Writes the state where something waits for it: new orders at once, counted ends after a while.
+    fn write_state(&mut self, now: Now, out: &mut Vec<Output>) {
+        let Some(state) = &self.state else { return };
+        let due = self.outbox.has_unsaved() || now.mono_ms >= self.writing.since_ms + WRITE_MS || self.draining;
+        let waits = self.writing.dirty || !self.counted.is_empty();
+        if self.writing.in_flight || !waits || !due || now.mono_ms < self.writing.not_before_ms {
+            return;
+        }
+        let bytes = state.encode();
+        let counted = std::mem::take(&mut self.counted);
+        self.outbox.saving();
+        self.writing.in_flight = true;
+        self.writing.dirty = false;
+        self.writing.since_ms = now.mono_ms;
+        let ticket = self.ticket(Awaited::WrittenState(counted));
         out.push(Output::PutState { ticket, bytes });
     }
 
-    fn state_put(&mut self, ticket: Ticket, result: Result<(), String>, out: &mut Vec<Output>) {
-        if self.stored != Stored::Writing(ticket) {
-            return;
-        }
-        if let Err(reason) = result {
-            return self.fail(format!("the state cannot be written: {reason}; hint: another scene-loader may hold the lease"), out);
-        }
-        self.stored = Stored::Same;
-        out.extend(self.acked_by_write.drain(..).map(Output::Ack));
-        self.publish_pending(out);
-    }
-
-    fn publish_pending(&mut self, out: &mut Vec<Output>) {
-        let pending = self.state.pending.clone();
-        for planned in &pending {
-            if let Err(message) = self.publisher.add(planned, self.kind.as_ref(), &self.pipeline, self.epoch) {
-                return self.fail(message, out);
+    fn state_written(&mut self, counted: Vec<Delivery>, result: Result<(), String>, now: Now, out: &mut Vec<Output>) {
+        self.writing.in_flight = false;
+        match result {
+            Ok(()) => {
+                self.writing.failed = 0;
+                self.outbox.saved();
+                out.extend(counted.into_iter().map(Output::Ack));
+            }
+            Err(error) => {
+                self.writing.dirty = true;
+                self.writing.failed += 1;
+                self.writing.not_before_ms = now.mono_ms + WRITE_MS;
+                self.outbox.not_saved();
+                self.counted.extend(counted);
+                if self.writing.failed >= WRITE_TRIES {
+                    let message = format!("the state cannot be written: {error}; hint: is the lease held elsewhere, or the bucket full?");
+                    out.push(Output::Exit { code: 1, message });
+                }
             }
         }
-        self.publisher.work(&self.run, &mut self.tickets, out);
     }
 
-    fn end_came(&mut self, headers: &BTreeMap<String, String>, subject: &str, delivery: Delivery) {
-        self.ends_seen += 1;
-        self.to_ack.push(delivery);
-        let number = subject.rsplit('.').next().and_then(|n| n.parse::<u64>().ok());
-        let is_train = subject.rsplit('.').nth(1) == Some(Split::Train.as_str());
-        let header = |name: &str| headers.get(name).map(String::as_str).unwrap_or_default();
-        let (Some(number), Ok(group), true) = (number, header(end_headers::GROUP).parse::<u64>(), is_train) else { return };
-        let played = matches!(header(end_headers::REASON), "done" | "out_of_steps" | "length_total");
-        self.state.ended(group, number, header(end_headers::SUCCESS) == "true", played);
-    }
-
-    fn grant_came(&mut self, payload: &[u8], out: &mut Vec<Output>) {
-        match schemas::decode::<Grant>(payload) {
-            Ok(grant) if self.grant.as_ref().is_none_or(|held| grant.epoch >= held.epoch) => self.grant = Some(grant),
-            Ok(_) => {}
-            Err(error) => out.push(Output::Reject { subject: subjects::grants(&self.run), reason: error.to_string(), payload: payload.to_vec() }),
+    /// Puts scenes and publishes episodes whose order is in the written state.
+    fn publish(&mut self, now: Now, out: &mut Vec<Output>) {
+        for (digest, bytes) in self.outbox.scenes_to_put(&self.scenes_put, now.mono_ms) {
+            let name = format!("scene-{digest}");
+            let ticket = self.ticket(Awaited::Scene(digest));
+            out.push(Output::PutObject { ticket, name, bytes });
         }
+        for (id, payload) in self.outbox.episodes_to_send(&self.scenes_put, now.mono_ms) {
+            let ticket = self.ticket(Awaited::Episode(id));
+            out.push(Output::PublishDurable {
+                ticket,
+                subject: subjects::episodes(&self.run, &self.rules.pipeline.world.name, id.split),
+                headers: BTreeMap::from([("Nats-Msg-Id".to_string(), id.to_string())]),
+                payload,
+                expected_last_sequence: None,
+            });
+        }
+    }
+
+    fn episode_published(&mut self, id: EpisodeId, result: Result<u64, kit::PublishError>, now: Now) {
+        if result.is_err() {
+            return self.outbox.episode_failed(id, now.mono_ms);
+        }
+        if let Some(order) = self.outbox.episode_stored(id)
+            && let Some(state) = &mut self.state
+        {
+            state.pending.retain(|pending| *pending != order);
+            self.writing.dirty = true;
+        }
+    }
+
+    fn fetch_ends(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.state.is_some() && !self.draining && self.fetch_outstanding == 0 && now.mono_ms >= self.fetch_not_before_ms {
+            self.fetch_outstanding = FETCH;
+            self.fetch_given = 0;
+            out.push(Output::Fetch { durable: Loader::durable(), count: FETCH });
+        }
+    }
+
+    fn take_grant(&mut self, payload: Vec<u8>, subject: String, out: &mut Vec<Output>) {
+        match decode::<Grant>(&payload) {
+            Ok(grant) if self.grant.as_ref().is_none_or(|known| grant.epoch >= known.epoch) => self.grant = Some(grant),
+            Ok(_) => {}
+            Err(error) => out.push(Output::Reject { subject, reason: error.to_string(), payload }),
+        }
+    }
+
+    /// After a drain: leaves when the state holds all that was counted. What is not published yet is pending in it.
+    fn leave_if_done(&mut self, out: &mut Vec<Output>) {
+        let quiet = !self.writing.in_flight && !self.writing.dirty && self.counted.is_empty();
+        if self.draining && (self.state.is_none() || quiet) {
+            out.push(Output::Exit { code: 0, message: "state written".into() });
+        }
+    }
+}
+
+/// `short/1-room` becomes `success_short_1_room`.
+fn gauge_name(bucket: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    format!("success_{}", bucket.chars().map(plain).collect::<String>())
+}
+
+/// Moves whole groups from the open ones into the curriculum: as they come, or in deterministic runs in number order and
+/// only as far as the next group may know.
+fn settle(rules: &Rules, state: &mut State) {
+    if !rules.pipeline.deterministic {
+        let whole: Vec<u64> = state.open.iter().filter(|(_, g)| g.ended >= g.size).map(|(group, _)| *group).collect();
+        for group in whole {
+            if let Some(open) = state.open.remove(&group) {
+                state.curriculum.group_ended(&open.bucket, open.played, open.won);
+            }
+        }
+        return;
+    }
+    let upto = rules.known_to(state.next_group);
+    while state.settled < upto && state.open.get(&state.settled).is_some_and(|g| g.ended >= g.size) {
+        if let Some(open) = state.open.remove(&state.settled) {
+            state.curriculum.group_ended(&open.bucket, open.played, open.won);
+        }
+        state.settled += 1;
     }
 }
 
 impl Stage for Loader {
     fn needs(&self) -> Needs {
-        Needs { stage: STAGE, follow: vec![(Stream::Grants, Follow::Last)], lease: true, ..Needs::default() }
+        Needs { stage: STAGE, subscribe: vec![], follow: vec![(Stream::Grants, Follow::Last)], lease: true, presence: false }
     }
 
     fn step(&mut self, input: Input, now: Now) -> Vec<Output> {
-        let mut out = Vec::new();
-        if self.failed.is_some() {
-            return out;
-        }
+        let mut out = vec![];
         match input {
-            Input::Started => return self.started(),
-            Input::State { ticket, bytes } => self.state_came(ticket, bytes, &mut out),
-            Input::StatePut { ticket, result } => self.state_put(ticket, result, &mut out),
-            Input::Message { subject, headers, delivery: Some(delivered), .. } => self.end_came(&headers, &subject, delivered.delivery),
-            Input::Message { payload, delivery: None, .. } => self.grant_came(&payload, &mut out),
-            Input::FetchEnded { durable, .. } => out.push(Output::Fetch { durable, count: ENDS_AT_ONCE }),
+            Input::Started => {
+                let ticket = self.ticket(Awaited::ReadState);
+                out.push(Output::GetState { ticket });
+            }
+            Input::State { ticket, bytes } => {
+                if let Some(Awaited::ReadState) = self.awaited.remove(&ticket) {
+                    self.state_read(bytes, &mut out);
+                }
+            }
+            Input::StatePut { ticket, result } => {
+                if let Some(Awaited::WrittenState(counted)) = self.awaited.remove(&ticket) {
+                    self.state_written(counted, result, now, &mut out);
+                }
+            }
+            Input::Message { subject, headers, delivery: Some(delivered), .. } => self.end_came(&subject, &headers, &delivered),
+            Input::Message { subject, payload, delivery: None, .. } => self.take_grant(payload, subject, &mut out),
+            Input::FetchEnded { missing, .. } => {
+                self.fetch_outstanding = self.fetch_outstanding.saturating_sub(missing);
+                if self.fetch_given == 0 {
+                    self.fetch_not_before_ms = now.mono_ms + FETCH_PAUSE_MS;
+                }
+            }
             Input::Published { ticket, result } => {
-                if let Err(message) = self.publisher.published(ticket, result, now) {
-                    self.fail(message, &mut out);
+                if let Some(Awaited::Episode(id)) = self.awaited.remove(&ticket) {
+                    self.episode_published(id, result, now);
                 }
             }
             Input::ObjectPut { ticket, result } => {
-                if let Err(message) = self.publisher.scene_stored(ticket, result) {
-                    self.fail(message, &mut out);
+                if let Some(Awaited::Scene(digest)) = self.awaited.remove(&ticket) {
+                    match result {
+                        Ok(()) => {
+                            self.outbox.scene_stored(&digest);
+                            self.scenes_put.insert(digest);
+                        }
+                        Err(_) => self.outbox.scene_failed(digest, now.mono_ms),
+                    }
                 }
             }
-            Input::Drain => return vec![Output::Exit { code: 0, message: String::new() }],
-            _ => {}
+            Input::Idle => self.plan(&mut out),
+            Input::Drain => self.draining = true,
+            Input::Tick | Input::Object { .. } | Input::Worked { .. } | Input::Presence(_) | Input::Gone { .. } => {}
         }
-        self.publisher.retry(now);
-        self.publisher.work(&self.run, &mut self.tickets, &mut out);
-        self.advance(now, &mut out);
+        if !self.draining {
+            self.publish(now, &mut out);
+        }
+        self.write_state(now, &mut out);
+        self.fetch_ends(now, &mut out);
+        self.leave_if_done(&mut out);
         out
     }
 
+    fn wants_idle(&self) -> bool {
+        let (Some(state), Some(grant)) = (&self.state, &self.grant) else { return false };
+        !self.draining && self.outbox.len() < AHEAD && self.rules.next(state, grant, self.epoch).is_some()
+    }
+
     fn report(&self) -> Report {
-        let state = &self.state;
+        let empty = State::new();
+        let state = self.state.as_ref().unwrap_or(&empty);
+        let waiting = self.outbox.waiting_by_split();
+        let published = |split: Split| (state.ordered(split) - waiting.get(&split).copied().unwrap_or(0).min(state.ordered(split))) as f64;
         let mut gauges = BTreeMap::from([
-            ("published_train", state.next_train as f64),
-            ("published_val", state.next_val as f64),
-            ("published_expert", state.next_expert as f64),
+            ("published_train", published(Split::Train)),
+            ("published_val", published(Split::Val)),
+            ("published_expert", published(Split::Expert)),
+            ("ended_train", state.ended(Split::Train) as f64),
+            ("ended_val", state.ended(Split::Val) as f64),
+            ("ended_expert", state.ended(Split::Expert) as f64),
+            ("groups", state.next_group as f64),
             ("groups_open", state.open.len() as f64),
-            ("scenes_total", self.publisher.scenes() as f64),
+            ("passes", state.passes.len() as f64),
+            ("scenes_put", self.scenes_put.len() as f64),
+            ("houses_skipped", self.houses_skipped as f64),
         ]);
-        let rates: Vec<f64> = state.buckets.values().filter_map(state::Bucket::success).collect();
-        if !rates.is_empty() {
-            gauges.insert("success_recent_mean", rates.iter().sum::<f64>() / rates.len() as f64);
+        for (bucket, name) in &self.bucket_gauges {
+            if let Some(success) = state.curriculum.success(bucket) {
+                gauges.insert(name, success);
+            }
         }
-        let shown = state.buckets.iter().filter_map(|(name, b)| b.success().map(|s| format!("{name} {:.0} %", s * 100.0)));
-        Report {
-            done: state.next_train + state.next_val + state.next_expert,
-            waiting: self.publisher.waiting() as u64,
-            free: 0,
-            versions: vec![],
-            gauges,
-            line: shown.collect::<Vec<_>>().join(", "),
-        }
+        let outstanding: u64 = Split::ALL.iter().map(|split| state.outstanding(*split)).sum();
+        let line = match &self.grant {
+            None => "waits for a grant".to_string(),
+            Some(_) => {
+                format!("{} groups, {} expert, {} validation, {outstanding} under way", state.next_group, state.next_expert, state.next_val)
+            }
+        };
+        let done = Split::ALL.iter().map(|split| state.ordered(*split)).sum::<u64>() - self.outbox.len() as u64;
+        Report { done, waiting: outstanding, free: 0, versions: vec![], gauges, line }
     }
 }

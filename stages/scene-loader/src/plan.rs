@@ -117,8 +117,16 @@ impl Rules {
                     planned.scene = planned.scene.filter(|_| member == 0);
                     let id = EpisodeId { split: Split::Train, number: first + u64::from(member) };
                     let traceparent = traceparent(self.pipeline.seed, id);
-                    planned.episode =
-                        Episode { id, member, group_size: *size, mode: *mode, policy: *policy, epoch: *epoch, traceparent, ..planned.episode };
+                    planned.episode = Episode {
+                        id,
+                        member,
+                        group_size: *size,
+                        mode: *mode,
+                        policy: *policy,
+                        epoch: *epoch,
+                        traceparent,
+                        ..planned.episode
+                    };
                     planned
                 };
                 Ok((0..*size).map(member).collect())

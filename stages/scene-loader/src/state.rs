@@ -136,7 +136,15 @@ mod tests {
     #[test]
     fn a_state_comes_back_as_it_was() {
         let mut state = State::new();
-        state.pending.push(Order::Group { group: 3, first: 24, size: 8, bucket: Some("b".into()), mode: Mode::Policy, policy: PolicyPin::AtLeast(2), epoch: 1 });
+        state.pending.push(Order::Group {
+            group: 3,
+            first: 24,
+            size: 8,
+            bucket: Some("b".into()),
+            mode: Mode::Policy,
+            policy: PolicyPin::AtLeast(2),
+            epoch: 1,
+        });
         state.pending.push(Order::Pass { first: 0, count: 8, version: 2, epoch: 1 });
         state.open.insert(3, Open { size: 8, ..Open::default() });
         state.curriculum.group_ended("b", 8, 3);

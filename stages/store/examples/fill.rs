@@ -2,7 +2,7 @@
 //!
 //! Each has 4 turns of some 400 tokens, as VAGEN's prompts with a large tokenizer give; every tenth shows pictures.
 
-use schemas::{End, EpisodeId, F32s, Frame, Message, Segment, Source, Split, Turn, TurnSpan, U32s};
+use schemas::{End, EpisodeId, Frame, Message, Segment, Source, Split, Turn, TurnSpan};
 use std::time::Instant;
 use store::{Store, Writer};
 

@@ -55,7 +55,8 @@ pub(crate) fn pin_name(pin: PolicyPin) -> Cow<'static, str> {
 }
 
 fn strings<S: AsRef<str>>(values: impl Iterator<Item = S>) -> ArrayRef {
-    Arc::new(StringArray::from_iter_values(values))
+    // Arrow wants to know their number beforehand, which a flattened iterator does not.
+    Arc::new(StringArray::from_iter_values(values.collect::<Vec<_>>()))
 }
 
 fn u32s(values: impl Iterator<Item = u32>) -> ArrayRef {
@@ -261,10 +262,10 @@ fn frames(rows: &[Row]) -> ArrayRef {
 
 /// `pictures`: those that were kept.
 fn pictures(rows: &[Row]) -> ArrayRef {
-    let kept = || rows.iter().flat_map(|row| row.shown.iter().filter_map(|(_, frame)| *frame));
-    let bytes = BinaryArray::from_iter_values(kept().map(|frame| &frame.png));
-    let paths = StringArray::from_iter_values(kept().map(|frame| format!("{}.png", frame.digest)));
-    let values = StructArray::new(schema::picture_fields(), vec![Arc::new(bytes), Arc::new(paths)], None);
+    let kept: Vec<&Frame> = rows.iter().flat_map(|row| row.shown.iter().filter_map(|(_, frame)| *frame)).collect();
+    let bytes = BinaryArray::from_iter_values(kept.iter().map(|frame| &frame.png));
+    let paths = strings(kept.iter().map(|frame| format!("{}.png", frame.digest)));
+    let values = StructArray::new(schema::picture_fields(), vec![Arc::new(bytes), paths], None);
     let item = Arc::new(Field::new("item", DataType::Struct(schema::picture_fields()), true));
     let counts = rows.iter().map(|row| row.shown.iter().filter(|(_, frame)| frame.is_some()).count());
     Arc::new(ListArray::new(item, OffsetBuffer::from_lengths(counts), Arc::new(values), None))

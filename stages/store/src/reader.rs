@@ -240,7 +240,8 @@ fn read_parquet(bytes: Bytes, columns: Option<&[&str]>) -> Result<Vec<RecordBatc
     if let Some(names) = columns {
         let fields = builder.schema().fields().iter().enumerate();
         let roots: Vec<usize> = fields.filter(|(_, field)| names.contains(&field.name().as_str())).map(|(at, _)| at).collect();
-        builder = builder.with_projection(ProjectionMask::roots(builder.parquet_schema(), roots));
+        let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+        builder = builder.with_projection(mask);
     }
     let rows = builder.build().map_err(|e| e.to_string())?;
     rows.collect::<Result<_, _>>().map_err(|e| e.to_string())

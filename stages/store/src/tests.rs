@@ -199,7 +199,8 @@ proptest! {
                 let end = written.iter().find(|end| end.id() == summary.id).unwrap();
                 prop_assert_eq!(summary.versions, end.versions());
                 prop_assert_eq!(summary.policy_tokens + summary.expert_tokens + summary.label_tokens, end.trained_tokens());
-                prop_assert_eq!(reader.end(summary.id).await.unwrap().as_ref(), Some(end));
+                let whole = reader.end(summary.id).await.unwrap();
+                prop_assert_eq!(whole.as_ref(), Some(end));
                 prop_assert_eq!(summary.turns as usize, end.turns.len());
                 let turns = reader.turns(end.id()).await.unwrap();
                 prop_assert_eq!(&turns, &end.turns);

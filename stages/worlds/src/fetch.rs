@@ -6,10 +6,11 @@
 
 mod houses;
 mod play;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use crate::{ActionName, Houses, Kind, RewardBounds, Scene, Task, World, kinds};
-use houses::Shelf;
 use household::{
     fetch::{Episode, FetchTask},
     freeze::Frozen,
@@ -18,6 +19,7 @@ use household::{
     scene,
     sim::Home,
 };
+use houses::Shelf;
 use play::Errand;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -83,7 +85,11 @@ impl Fetch {
         if pictures {
             return Err("world.pictures: fetch has text only; hint: set `pictures = false`".into());
         }
-        let actions = ACTIONS.iter().map(|spelling| ActionName { name: spelling.name, aliases: spelling.aliases, ends_reply: spelling.action.ends_reply() });
+        let actions = ACTIONS.iter().map(|spelling| ActionName {
+            name: spelling.name,
+            aliases: spelling.aliases,
+            ends_reply: spelling.action.ends_reply(),
+        });
         Ok(Fetch { settings, shelf: Shelf::new(houses), actions: actions.collect() })
     }
 
@@ -110,7 +116,13 @@ impl Fetch {
     }
 
     /// Draws tasks in one house after another until one can be done.
-    fn search(&self, seed: u64, what: &str, bucket: Option<&str>, house: impl Fn(&mut ChaCha8Rng, u32) -> Result<String, String>) -> Result<Task, String> {
+    fn search(
+        &self,
+        seed: u64,
+        what: &str,
+        bucket: Option<&str>,
+        house: impl Fn(&mut ChaCha8Rng, u32) -> Result<String, String>,
+    ) -> Result<Task, String> {
         let digest = blake3_seed(&format!("fetch/{what}/{seed}"));
         let mut rng = ChaCha8Rng::from_seed(digest);
         let mut last = String::new();
@@ -166,7 +178,8 @@ impl Kind for Fetch {
             return self.search(number, "held out", None, |_, attempt| Ok(self.shelf.held_out_origin(number, attempt)));
         }
         let text = usize::try_from(number).ok().and_then(|index| lines.get(index));
-        let text = text.ok_or_else(|| format!("fetch: episode {number} of a frozen file of {}; hint: lower `episodes.validation`", lines.len()))?;
+        let text =
+            text.ok_or_else(|| format!("fetch: episode {number} of a frozen file of {}; hint: lower `episodes.validation`", lines.len()))?;
         self.frozen(number, text)
     }
 
@@ -179,7 +192,10 @@ impl Kind for Fetch {
         let home = self.shelf.home(&description.house)?;
         let bytes = home.scene.to_bytes();
         if description.digest.is_some_and(|digest| digest != household::freeze::digest(&bytes)) {
-            return Err(format!("fetch: house {} is not the one that the episode file was made with; hint: make the file again", description.house));
+            return Err(format!(
+                "fetch: house {} is not the one that the episode file was made with; hint: make the file again",
+                description.house
+            ));
         }
         Ok(Some(Scene { origin: description.house, bytes }))
     }
@@ -188,7 +204,8 @@ impl Kind for Fetch {
         let description = self.describe(task)?;
         let bytes = scene.ok_or_else(|| format!("fetch: task in house {} came without its scene", description.house))?;
         let home = self.shelf.opened(bytes, || scene::Scene::from_bytes(bytes).map(Home::new).map_err(line))?;
-        let episode = Episode::start(home, Arc::new(description.fetch)).map_err(|error| format!("fetch in house {}: {error}", description.house))?;
+        let episode =
+            Episode::start(home, Arc::new(description.fetch)).map_err(|error| format!("fetch in house {}: {error}", description.house))?;
         Ok(Box::new(Errand::new(episode, self.settings.others)))
     }
 

@@ -5,7 +5,8 @@ use context::{Context, ImageSettings, Reply};
 use kit::{Delivered, Delivery, Identity, Input, Now, Output, Stage, Ticket};
 use schemas::pipeline::Pipeline;
 use schemas::{
-    Completion, End, Episode, EpisodeId, Message, Mode, Observation, PolicyPin, Presence, Segment, Source, Split, Status, decode, encode, subjects,
+    Completion, End, Episode, EpisodeId, Message, Mode, Observation, PolicyPin, Presence, Segment, Source, Split, Status, decode, encode,
+    subjects,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -113,6 +114,17 @@ impl Kind for Corridors {
     }
 }
 
+pub(super) fn corridors(pictures: bool) -> Arc<dyn Kind> {
+    Arc::new(Corridors { pictures })
+}
+
+/// A small tokenizer of the corridor's words.
+pub(super) fn context() -> Context {
+    let actions: Vec<String> = ACTIONS.iter().map(|a| a.name.to_string()).collect();
+    let (tokenizer, config) = context::train_small(&corridors(false).corpus(200), &actions, 400).unwrap();
+    Context::from_files(&tokenizer, &config, ImageSettings::default()).unwrap()
+}
+
 pub(super) fn pipeline(rules: &str) -> Pipeline {
     let head = "name = \"bench\"\nseed = 5\nschedule = []\nworld = { name = \"corridor\" }\n";
     Pipeline::parse(&format!("{head}{rules}")).unwrap()
@@ -173,10 +185,8 @@ impl Bench {
     }
 
     pub(super) fn with(pipeline: Pipeline, options: Options) -> Bench {
-        let kind = Arc::new(Corridors { pictures: pipeline.world.pictures });
-        let actions: Vec<String> = ACTIONS.iter().map(|a| a.name.to_string()).collect();
-        let (tokenizer, config) = context::train_small(&kind.corpus(200), &actions, 400).unwrap();
-        let context = Context::from_files(tokenizer.as_ref(), config.as_ref(), ImageSettings::default()).unwrap();
+        let kind = corridors(pipeline.world.pictures);
+        let context = context();
         let stepper = Stepper::new(&identity(&pipeline), kind, options);
         Bench { stepper, context, now: Now::default(), sampled: BTreeMap::new(), deliveries: 0, published: 0 }
     }
@@ -234,38 +244,11 @@ impl Bench {
         self.message(subjects::completions("r", "env-stepper-1"), completion)
     }
 
-    /// Renders an observation as the renderer does, and replies as a generator that samples this text does.
+    /// As [`render`], and keeps what was sampled.
     pub(super) fn reply(&mut self, seen: &Observation, text: &str) -> Completion {
-        let mut segment = match &seen.segment {
-            Some(segment) => segment.clone(),
-            None => self.context.open(seen.head.as_ref().unwrap(), seen.segment_number).unwrap(),
-        };
-        self.context.push_turn(&mut segment, &seen.text, &seen.frames).unwrap();
-        let mut ids = self.context.reply_ids(text);
-        let most = seen.sampling.max_tokens as usize;
-        let cut = ids.len() > most && !seen.expert_speaks;
-        if cut {
-            ids.truncate(most);
-        }
-        let source = if seen.expert_speaks { Source::Expert } else { Source::Policy };
-        let sampled = source == Source::Policy;
-        let logprobs: Vec<f32> = (0..ids.len()).map(|i| -(seen.at.turn as f32) - i as f32 / 64.0).collect();
-        let logprobs = if sampled { logprobs } else { vec![] };
-        self.sampled.insert((seen.at.id, seen.at.turn), Sampled { ids: ids.clone(), logprobs: logprobs.clone() });
-        let reply = Reply {
-            turn: seen.at.turn,
-            versions: if sampled { vec![(3, ids.len() as u32)] } else { vec![] },
-            logprobs,
-            source,
-            cut,
-            trainable: true,
-            ids,
-        };
-        let ids = reply.ids.clone();
-        self.context.push_reply(&mut segment, reply).unwrap();
-        let generator = if seen.generator.is_empty() { "expert".to_string() } else { seen.generator.clone() };
-        let text = self.context.tokenizer.decode(&ids).trim().to_string();
-        Completion { at: seen.at.clone(), generator, status: Status::Done, segment: Some(segment), text, trail: vec![] }
+        let (completion, sampled) = render(&self.context, seen, text);
+        self.sampled.insert((seen.at.id, seen.at.turn), sampled);
+        completion
     }
 
     pub(super) fn status(seen: &Observation, status: Status) -> Completion {
@@ -323,6 +306,41 @@ impl Bench {
             assert_eq!(trained, self.sampled[&(end.episode.id, turn)]);
         }
     }
+}
+
+/// Renders an observation as the renderer does, and replies as a generator that samples this text does.
+pub(super) fn render(context: &Context, seen: &Observation, text: &str) -> (Completion, Sampled) {
+    let mut segment = match &seen.segment {
+        Some(segment) => segment.clone(),
+        None => context.open(seen.head.as_ref().unwrap(), seen.segment_number).unwrap(),
+    };
+    context.push_turn(&mut segment, &seen.text, &seen.frames).unwrap();
+    let mut ids = context.reply_ids(text);
+    let most = seen.sampling.max_tokens as usize;
+    let cut = ids.len() > most && !seen.expert_speaks;
+    if cut {
+        ids.truncate(most);
+    }
+    let source = if seen.expert_speaks { Source::Expert } else { Source::Policy };
+    let sampled = source == Source::Policy;
+    let logprobs: Vec<f32> = (0..ids.len()).map(|i| -(seen.at.turn as f32) - i as f32 / 64.0).collect();
+    let logprobs = if sampled { logprobs } else { vec![] };
+    let kept = Sampled { ids: ids.clone(), logprobs: logprobs.clone() };
+    let reply = Reply {
+        turn: seen.at.turn,
+        versions: if sampled { vec![(3, ids.len() as u32)] } else { vec![] },
+        logprobs,
+        source,
+        cut,
+        trainable: true,
+        ids,
+    };
+    let ids = reply.ids.clone();
+    context.push_reply(&mut segment, reply).unwrap();
+    let generator = if seen.generator.is_empty() { "expert".to_string() } else { seen.generator.clone() };
+    let text = context.tokenizer.decode(&ids).trim().to_string();
+    let completion = Completion { at: seen.at.clone(), generator, status: Status::Done, segment: Some(segment), text, trail: vec![] };
+    (completion, kept)
 }
 
 pub(super) fn observations(out: &[Output]) -> Vec<Observation> {

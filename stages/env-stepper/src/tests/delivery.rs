@@ -24,11 +24,16 @@ fn an_end_is_stored_before_its_episode_is_acked() {
     let (mut bench, out) = ended();
     let (ticket, end) = ends(&out).remove(0);
     assert!(end.success && !out.iter().any(|o| matches!(o, Output::DoubleAck(_))));
-    let Some(Output::PublishDurable { headers, subject, .. }) = out.iter().find(|o| matches!(o, Output::PublishDurable { .. })) else { panic!() };
+    let Some(Output::PublishDurable { headers, subject, .. }) = out.iter().find(|o| matches!(o, Output::PublishDurable { .. })) else {
+        panic!()
+    };
     assert_eq!(subject, "errand.r.ends.train.0");
     let header = |name: &str| headers[name].as_str();
     use subjects::end_headers::*;
-    assert_eq!([header(GROUP), header(BUCKET), header(SUCCESS), header(REASON), header(ATTEMPT), header(VERSION), header(MODE)], ["0", "b", "true", "done", "0", "3", "policy"]);
+    assert_eq!(
+        [header(GROUP), header(BUCKET), header(SUCCESS), header(REASON), header(ATTEMPT), header(VERSION), header(MODE)],
+        ["0", "b", "true", "done", "0", "3", "policy"]
+    );
     let out = bench.stored(ticket);
     assert!(out.iter().any(|o| matches!(o, Output::DoubleAck(Delivery(1)))), "{out:?}");
 }
@@ -224,7 +229,10 @@ fn a_child_runs_its_one_episode_and_leaves() {
 fn a_scene_is_fetched_once_for_all_who_wait() {
     let mut bench = Bench::ready("");
     let scene = vec![7u8; 5];
-    let with_scene = |number| Episode { scene: Some(SceneRef { digest: schemas::digest_of(&[7u8; 5]), origin: "generated:1".into() }), ..episode(number, 0) };
+    let with_scene = |number| Episode {
+        scene: Some(SceneRef { digest: schemas::digest_of(&[7u8; 5]), origin: "generated:1".into() }),
+        ..episode(number, 0)
+    };
     let out = bench.deliver(&with_scene(0), 1);
     let Some(Output::GetObject { ticket, name }) = out.iter().find(|o| matches!(o, Output::GetObject { .. })) else { panic!("{out:?}") };
     assert_eq!(*name, format!("scene-{}", schemas::digest_of(&scene)));

@@ -48,6 +48,17 @@ fn steps_are_primitive_actions_and_turns_are_replies() {
 }
 
 #[test]
+fn an_expert_that_says_more_than_the_policy_may_does_not_pass() {
+    let mut bench = Bench::ready("limits = { reply_tokens = 4 }");
+    let mut order = episode(0, 7);
+    order.mode = Mode::Expert;
+    let first = bench.deliver(&order, 1);
+    let end = bench.play(first, |_| unreachable!()).remove(0);
+    assert_eq!((end.reason, end.turns.len(), end.trained_tokens()), (EndReason::LengthTotal, 0, 0));
+    assert!(end.note.contains("limits.reply_tokens = 4"), "{}", end.note);
+}
+
+#[test]
 fn a_segment_without_room_for_a_reply_ends_the_episode_and_names_the_limit() {
     let mut bench = Bench::ready("prompt = { segment_tokens = 100, observation_tokens = 96 }");
     let first = bench.deliver(&episode(0, 99), 1);

@@ -21,9 +21,26 @@ const TOPS: (f64, f64) = (0.2, 1.05);
 /// Furniture by room: type, whether it stands at a wall, how often (in tenths).
 fn furniture(kind: &str) -> &'static [(&'static str, bool, u32)] {
     match kind {
-        "Kitchen" => &[("CounterTop", true, 10), ("Fridge", true, 9), ("DiningTable", false, 8), ("SideTable", true, 6), ("GarbageCan", true, 7)],
-        "LivingRoom" => &[("Sofa", true, 9), ("TVStand", true, 8), ("CoffeeTable", false, 6), ("ArmChair", true, 5), ("SideTable", true, 8), ("Dresser", true, 5), ("FloorLamp", true, 5)],
-        "Bedroom" => &[("Bed", true, 10), ("Dresser", true, 8), ("SideTable", true, 9), ("Desk", true, 7), ("FloorLamp", true, 4), ("GarbageCan", true, 3)],
+        "Kitchen" => {
+            &[("CounterTop", true, 10), ("Fridge", true, 9), ("DiningTable", false, 8), ("SideTable", true, 6), ("GarbageCan", true, 7)]
+        }
+        "LivingRoom" => &[
+            ("Sofa", true, 9),
+            ("TVStand", true, 8),
+            ("CoffeeTable", false, 6),
+            ("ArmChair", true, 5),
+            ("SideTable", true, 8),
+            ("Dresser", true, 5),
+            ("FloorLamp", true, 5),
+        ],
+        "Bedroom" => &[
+            ("Bed", true, 10),
+            ("Dresser", true, 8),
+            ("SideTable", true, 9),
+            ("Desk", true, 7),
+            ("FloorLamp", true, 4),
+            ("GarbageCan", true, 3),
+        ],
         _ => &[("Toilet", true, 10), ("Dresser", true, 6), ("SideTable", true, 8), ("GarbageCan", true, 6)],
     }
 }
@@ -31,8 +48,26 @@ fn furniture(kind: &str) -> &'static [(&'static str, bool, u32)] {
 /// Small objects by room.
 fn small(kind: &str) -> &'static [&'static str] {
     match kind {
-        "Kitchen" => &["Apple", "Bowl", "Mug", "Vase", "Bread", "Plate", "Pot", "Tomato", "Potato", "SoapBottle", "Cup", "Lettuce", "SprayBottle", "Egg", "Pan"],
-        "LivingRoom" => &["Laptop", "Vase", "Bowl", "Mug", "Book", "RemoteControl", "Box", "Statue", "Candle", "BasketBall", "Apple", "AlarmClock"],
+        "Kitchen" => &[
+            "Apple",
+            "Bowl",
+            "Mug",
+            "Vase",
+            "Bread",
+            "Plate",
+            "Pot",
+            "Tomato",
+            "Potato",
+            "SoapBottle",
+            "Cup",
+            "Lettuce",
+            "SprayBottle",
+            "Egg",
+            "Pan",
+        ],
+        "LivingRoom" => {
+            &["Laptop", "Vase", "Bowl", "Mug", "Book", "RemoteControl", "Box", "Statue", "Candle", "BasketBall", "Apple", "AlarmClock"]
+        }
         "Bedroom" => &["AlarmClock", "Laptop", "Book", "CellPhone", "Mug", "Vase", "Pencil", "TeddyBear", "Bowl", "BasketBall", "Box"],
         _ => &["SprayBottle", "SoapBottle", "ToiletPaper", "Candle", "Cloth", "Mug", "Vase"],
     }
@@ -122,14 +157,20 @@ impl Room<'_> {
 
     fn place(&mut self, kind: &str, at_wall: bool, split: HouseSplit, rng: &mut ChaCha8Rng) {
         for _ in 0..12 {
-            let Some(asset) = draw(kind, split, rng, |asset| !asset.pickupable && surface(kind).is_none_or(|share| asset.size[1] * share <= TOPS.1)) else { return };
+            let Some(asset) =
+                draw(kind, split, rng, |asset| !asset.pickupable && surface(kind).is_none_or(|share| asset.size[1] * share <= TOPS.1))
+            else {
+                return;
+            };
             let yaw = 90.0 * f64::from(rng.random_range(0_u32..4));
             let half = half(asset, yaw);
             let centre = if at_wall { self.beside_wall(half, yaw, rng) } else { self.inner(half, rng) };
             let Some(centre) = centre else { continue };
             let patch = Patch::around(centre, half);
             let gap = if at_wall { 0.03 } else { WALK };
-            let free = patch.within(&self.floor) && !self.taken.iter().any(|other| patch.grown(gap).meets(other)) && !self.doors.iter().any(|door| patch.meets(door));
+            let free = patch.within(&self.floor)
+                && !self.taken.iter().any(|other| patch.grown(gap).meets(other))
+                && !self.doors.iter().any(|door| patch.meets(door));
             if free {
                 self.taken.push(patch);
                 let object = self.object(asset, centre, asset.size[1] / 2.0, yaw);
@@ -178,7 +219,10 @@ impl Room<'_> {
             let away = vec2((half.x + chair.x + 0.05) * ahead.x, (half.z + chair.z + 0.05) * ahead.z);
             let centre = table.minus(away);
             let patch = Patch::around(centre, chair);
-            if patch.within(&self.floor) && !self.taken.iter().any(|other| patch.meets(other)) && !self.doors.iter().any(|door| patch.meets(door)) {
+            if patch.within(&self.floor)
+                && !self.taken.iter().any(|other| patch.meets(other))
+                && !self.doors.iter().any(|door| patch.meets(door))
+            {
                 self.taken.push(patch);
                 let object = self.object(asset, centre, asset.size[1] / 2.0, yaw);
                 self.objects.push(object);

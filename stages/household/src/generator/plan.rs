@@ -36,9 +36,9 @@ fn centimetres(value: f64) -> f64 {
     libm::round(value * 100.0) / 100.0
 }
 
-/// Cuts a rectangle into one to four rooms.
+/// Cuts a rectangle into one to eight rooms.
 pub(super) fn rooms(rng: &mut ChaCha8Rng) -> Vec<Plot> {
-    let kinds: &[&str] = match rng.random_range(0..8) {
+    let kinds: &[&str] = match rng.random_range(0..10) {
         0 => &["Kitchen"],
         1 => &["LivingRoom"],
         2 => &["Bedroom"],
@@ -46,7 +46,9 @@ pub(super) fn rooms(rng: &mut ChaCha8Rng) -> Vec<Plot> {
         4 => &["Bedroom", "Bathroom"],
         5 => &["LivingRoom", "Bedroom"],
         6 => &["Kitchen", "LivingRoom", "Bedroom"],
-        _ => &["Kitchen", "LivingRoom", "Bedroom", "Bathroom"],
+        7 => &["Kitchen", "LivingRoom", "Bedroom", "Bathroom"],
+        8 => &["LivingRoom", "Kitchen", "Bedroom", "Bathroom", "Bedroom", "LivingRoom"],
+        _ => &["LivingRoom", "Kitchen", "Bedroom", "Bathroom", "Bedroom", "Bathroom", "Kitchen", "LivingRoom"],
     };
     let each = rng.random_range(13.0..22.0);
     let aspect = rng.random_range(0.75..1.35);
@@ -59,7 +61,9 @@ pub(super) fn rooms(rng: &mut ChaCha8Rng) -> Vec<Plot> {
         let (low, high) = plots[largest];
         let share = rng.random_range(0.42..0.58);
         let (width, depth) = (high.x - low.x, high.z - low.z);
-        let cut = |from: f64, length: f64| centimetres(from + (length * share).clamp(LEAST_SIDE.min(length / 2.0), (length - LEAST_SIDE).max(length / 2.0)));
+        let cut = |from: f64, length: f64| {
+            centimetres(from + (length * share).clamp(LEAST_SIDE.min(length / 2.0), (length - LEAST_SIDE).max(length / 2.0)))
+        };
         let (one, other) = if width >= depth {
             let at = cut(low.x, width);
             ((low, Vec2 { x: at, z: high.z }), (Vec2 { x: at, z: low.z }, high))
@@ -106,7 +110,9 @@ fn sides(plots: &[Plot]) -> Vec<Side> {
                 let (a, b) = (start.plus(along.times(pair[0])), start.plus(along.times(pair[1])));
                 // To the left of a clockwise rim is outside.
                 let outside = a.plus(b).times(0.5).plus(Vec2 { x: -along.z, z: along.x }.times(0.01));
-                let other = plots.iter().position(|plot| outside.x > plot.low.x && outside.x < plot.high.x && outside.z > plot.low.z && outside.z < plot.high.z);
+                let other = plots.iter().position(|plot| {
+                    outside.x > plot.low.x && outside.x < plot.high.x && outside.z > plot.low.z && outside.z < plot.high.z
+                });
                 let [a, b] = [a, b].map(|end| Vec2 { x: centimetres(end.x), z: centimetres(end.z) });
                 sides.push(Side { room, a, b, other });
             }
@@ -155,7 +161,13 @@ pub(super) fn house(plots: &[Plot], split: HouseSplit, rng: &mut ChaCha8Rng) -> 
     }
     let middle = plots[0].low.plus(plots[0].high).times(0.5);
     let agent = Agent { position: point(middle, 0.95), rotation: Point::default(), standing: true, horizon: 30.0 };
-    House { rooms, walls, doors: doors(plots, &sides, split, rng), metadata: Metadata { agent: Some(agent), ..Metadata::default() }, ..House::default() }
+    House {
+        rooms,
+        walls,
+        doors: doors(plots, &sides, split, rng),
+        metadata: Metadata { agent: Some(agent), ..Metadata::default() },
+        ..House::default()
+    }
 }
 
 /// Doors that connect all rooms, now and then one more, and the one outer door.
@@ -166,7 +178,11 @@ fn doors(plots: &[Plot], sides: &[Side], split: HouseSplit, rng: &mut ChaCha8Rng
     while connected.len() < plots.len() {
         let ways: Vec<&Side> = sides
             .iter()
-            .filter(|side| connected.contains(&side.room) && side.other.is_some_and(|other| !connected.contains(&other)) && side.a.distance(side.b) >= wide)
+            .filter(|side| {
+                connected.contains(&side.room)
+                    && side.other.is_some_and(|other| !connected.contains(&other))
+                    && side.a.distance(side.b) >= wide
+            })
             .collect();
         // A room without a wall long enough for a door stays apart, and the house is refused.
         let Some(&side) = (!ways.is_empty()).then(|| &ways[rng.random_range(0..ways.len())]) else { break };

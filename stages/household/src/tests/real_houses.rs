@@ -12,13 +12,22 @@ fn scenes(name: &str) -> Option<Vec<Scene>> {
         compile(&house).unwrap()
     });
     let scenes: Vec<Scene> = read.collect();
-    println!("{name}: {:.2} ms a house, {} assumed sizes", start.elapsed().as_secs_f64() * 1e3 / scenes.len() as f64, scenes.iter().map(|scene| scene.assumed).sum::<u32>());
+    println!(
+        "{name}: {:.2} ms a house, {} assumed sizes",
+        start.elapsed().as_secs_f64() * 1e3 / scenes.len() as f64,
+        scenes.iter().map(|scene| scene.assumed).sum::<u32>()
+    );
     Some(scenes)
 }
 
 #[test]
 fn every_house_is_read() {
-    for (name, count, assumed) in [("train.jsonl.gz", 64, false), ("val.jsonl.gz", 32, false), ("objaverse/train.jsonl.gz", 64, true), ("objaverse/val.jsonl.gz", 32, true)] {
+    for (name, count, assumed) in [
+        ("train.jsonl.gz", 64, false),
+        ("val.jsonl.gz", 32, false),
+        ("objaverse/train.jsonl.gz", 64, true),
+        ("objaverse/val.jsonl.gz", 32, true),
+    ] {
         let Some(scenes) = scenes(name) else { return };
         assert_eq!(scenes.len(), count);
         assert_eq!(scenes.iter().any(|scene| scene.assumed > 0), assumed, "{name}");

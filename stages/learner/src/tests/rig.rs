@@ -115,7 +115,17 @@ impl Default for World {
 pub(super) fn end(id: EpisodeId, group: u64, member: u32, size: u32, mode: Mode, version: u64, reward: f32) -> End {
     let source = if matches!(mode, Mode::Expert | Mode::Format) { Source::Expert } else { Source::Policy };
     let versions = if source == Source::Policy { vec![(version, 2)] } else { vec![] };
-    let span = |turn, start| TurnSpan { turn, start, reply: start + 1, end: start + 3, close: start + 3, trainable: true, source, versions: versions.clone(), cut: false };
+    let span = |turn, start| TurnSpan {
+        turn,
+        start,
+        reply: start + 1,
+        end: start + 3,
+        close: start + 3,
+        trainable: true,
+        source,
+        versions: versions.clone(),
+        cut: false,
+    };
     let label = |turn, after| Label { turn, after, tokens: U32s(vec![7, 7, 7]) };
     let segment = Segment {
         tokens: U32s([vec![code(id)], vec![5; 6]].concat()),
@@ -149,6 +159,9 @@ struct Played {
 }
 
 // --- The rig -----------------------------------------------------------------------------------------------------------
+
+/// How long an order takes.
+const WORK_MS: u64 = 20;
 
 pub(super) struct Rig {
     pub(super) folder: tempfile::TempDir,
@@ -281,6 +294,7 @@ impl Rig {
             Output::PublishDurable { ticket, subject, payload, .. } => Some(self.publish(ticket, &subject, &payload)),
             Output::Work { ticket, work } => {
                 let result = work.run();
+                self.now.mono_ms += WORK_MS;
                 if self.dies() {
                     return Err(());
                 }

@@ -1,7 +1,7 @@
 //! Where houses come from: files that were read, or the generator; the last ones used are kept compiled.
 
 use super::line;
-use crate::{HouseFile, Houses};
+use crate::Houses;
 use household::{
     compile::compile,
     generator::{HouseSplit, generate_compiled},
@@ -49,7 +49,11 @@ impl Shelf {
     pub(super) fn held_out_origin(&self, number: u64, attempt: u32) -> String {
         let files = &self.houses.held_out;
         let number = number.wrapping_add(u64::from(attempt).wrapping_mul(1_000_003));
-        if files.is_empty() { format!("{}:{number}", HouseSplit::HeldOut.label()) } else { files[(number % files.len() as u64) as usize].origin.clone() }
+        if files.is_empty() {
+            format!("{}:{number}", HouseSplit::HeldOut.label())
+        } else {
+            files[(number % files.len() as u64) as usize].origin.clone()
+        }
     }
 
     pub(super) fn validation(&self) -> &[String] {
@@ -67,8 +71,8 @@ impl Shelf {
     }
 
     fn make(&self, origin: &str) -> Result<Home, String> {
-        let file = |files: &[HouseFile]| files.iter().find(|file| file.origin == origin).cloned();
-        if let Some(file) = file(&self.houses.train).or_else(|| file(&self.houses.held_out)) {
+        let mut files = self.houses.train.iter().chain(&self.houses.held_out);
+        if let Some(file) = files.find(|file| file.origin == origin) {
             let scene = parse::house(&file.json).and_then(|house| compile(&house)).map_err(|error| format!("house {origin}: {error}"))?;
             return Ok(Home::new(scene));
         }

@@ -45,7 +45,10 @@ impl World for Errand {
 
     fn act(&mut self, action: &str) -> Result<Acted, String> {
         let Some(action) = Action::named(action) else {
-            return Err(format!("fetch has no action `{action}`: allowed are {}", listed(&ACTIONS.each_ref().map(|spelling| spelling.name))));
+            return Err(format!(
+                "fetch has no action `{action}`: allowed are {}",
+                listed(&ACTIONS.each_ref().map(|spelling| spelling.name))
+            ));
         };
         if self.episode.over {
             return Err(format!("fetch: `{}` was asked for after the episode's end", action.name()));

@@ -9,7 +9,8 @@
 //! | or `now`, `side`, `both`, `was` | seen by the navigation camera, the manipulation camera, both; or where it was last seen, by odometry |
 //! | `br30 d14 h8` | then its bearing (left or right, degrees), distance and height (decimetres) |
 //! | `xr5 yu3 za0` | within 1.5 m: from the hand sphere to its centre, in steps of 5 cm: left/right, down/up, back/ahead |
-//! | `open`, `touch` | whether the hand would grasp it now |
+//! | `low`, `level`, `high` | the hand's height, against what a grasp needs |
+//! | `off`, `inline`, `touch` | whether the arm slid out or in would come to it; whether the hand would grasp it now |
 //! | `t2 e0 w8` | lift, extension (decimetres), wrist (10 degrees from its stop) |
 //! | `none`, `target`, `other` | what is held |
 //! | `did move_ahead ok` | the last action, `ok` or `stuck` |
@@ -24,6 +25,7 @@ use crate::{Kind, World};
 use household::{
     fetch::Episode,
     geometry::{forward, signed, wrap},
+    reach::cue,
     robot::{ACTIONS, Action},
     view::{Eye, Sight, sight, sights},
 };
@@ -47,9 +49,45 @@ const FAR_STEPS: [u32; 4] = [12, 14, 17, 20];
 
 /// Types that have a word of their own; the others are a `thing`.
 const NAMED: [&str; 39] = [
-    "AlarmClock", "Apple", "BasketBall", "Bowl", "Laptop", "Mug", "SprayBottle", "Vase", "GarbageCan", "HousePlant", "ArmChair", "Bed", "Book", "Box",
-    "Bread", "Candle", "CellPhone", "Chair", "CoffeeTable", "CounterTop", "Cup", "Desk", "DiningTable", "Dresser", "FloorLamp", "Fridge", "Lettuce",
-    "Painting", "Pan", "Plate", "Pot", "Potato", "ShelvingUnit", "SideTable", "Sink", "Sofa", "Television", "Toilet", "TVStand",
+    "AlarmClock",
+    "Apple",
+    "BasketBall",
+    "Bowl",
+    "Laptop",
+    "Mug",
+    "SprayBottle",
+    "Vase",
+    "GarbageCan",
+    "HousePlant",
+    "ArmChair",
+    "Bed",
+    "Book",
+    "Box",
+    "Bread",
+    "Candle",
+    "CellPhone",
+    "Chair",
+    "CoffeeTable",
+    "CounterTop",
+    "Cup",
+    "Desk",
+    "DiningTable",
+    "Dresser",
+    "FloorLamp",
+    "Fridge",
+    "Lettuce",
+    "Painting",
+    "Pan",
+    "Plate",
+    "Pot",
+    "Potato",
+    "ShelvingUnit",
+    "SideTable",
+    "Sink",
+    "Sofa",
+    "Television",
+    "Toilet",
+    "TVStand",
 ];
 
 fn type_word(kind: &str) -> String {
@@ -146,7 +184,18 @@ fn target(episode: &Episode, words: &mut Vec<String>) {
         return;
     };
     let seen = episode.in_view.map(|thing| thing == Some(sight.thing));
-    words.push(if seen[0] && seen[1] { "both" } else if seen[0] { "now" } else if seen[1] { "side" } else { "was" }.into());
+    words.push(
+        if seen[0] && seen[1] {
+            "both"
+        } else if seen[0] {
+            "now"
+        } else if seen[1] {
+            "side"
+        } else {
+            "was"
+        }
+        .into(),
+    );
     words.extend([bearing_word(sight.bearing, 6.0), distance_word(sight.distance), height_word(sight.height)]);
     if let Some(remembered) = episode.remembered.filter(|_| sight.distance <= HAND_TOLD_M) {
         let robot = &episode.sim.robot;
@@ -154,7 +203,18 @@ fn target(episode: &Episode, words: &mut Vec<String>) {
         words.push(offset_word("x", "l", "r", offset.x));
         words.push(offset_word("y", "d", "u", remembered.place.1 - robot.hand().1));
         words.push(offset_word("z", "b", "a", offset.z));
-        words.push(if episode.grasps().is_some() { "touch" } else { "open" }.into());
+        let cue = cue(&episode.sim, remembered.thing);
+        words.push(["low", "level", "high"][cue.height as usize].into());
+        words.push(
+            if episode.grasps().is_some() {
+                "touch"
+            } else if cue.inline {
+                "inline"
+            } else {
+                "off"
+            }
+            .into(),
+        );
     }
 }
 
@@ -162,7 +222,11 @@ fn target(episode: &Episode, words: &mut Vec<String>) {
 fn in_camera(episode: &Episode, eye: Eye) -> Vec<(String, Sight)> {
     let sim = &episode.sim;
     let told = episode.remembered.map(|remembered| remembered.thing);
-    let mut seen: Vec<(String, Sight)> = sights(sim, eye).into_iter().filter(|sight| Some(sight.thing) != told).map(|sight| (type_word(&sim.thing(sight.thing).kind), sight)).collect();
+    let mut seen: Vec<(String, Sight)> = sights(sim, eye)
+        .into_iter()
+        .filter(|sight| Some(sight.thing) != told)
+        .map(|sight| (type_word(&sim.thing(sight.thing).kind), sight))
+        .collect();
     let frame = sim.frame(eye);
     for door in &sim.home.scene.doors {
         let place = (household::scene::at(door.at), 1.0);
@@ -205,7 +269,7 @@ pub(super) fn rules() -> String {
     format!(
         "You drive a robot in a house. Find the thing asked for, pick it up with the hand on the robot's right side, then say `done`.\n\
          Words: `find` the thing asked for; `unseen` or where it is: `bl30` 30 degrees to the left, `d14` 1.4 m away, `h8` 0.8 m high; `xr5` the hand must \
-         go 25 cm right, `yu3` 15 cm up, `za2` 10 cm ahead; `touch` the hand can grasp it; `t` lift, `e` extension, `w` wrist; `fa5` five moves are free ahead; \
+         go 25 cm right, `yu3` 15 cm up, `za2` 10 cm ahead; `low`, `level`, `high` the hand's height; `inline` the arm slid out reaches it; `touch` the hand can grasp it; `t` lift, `e` extension, `w` wrist; `fa5` five moves are free ahead; \
          `nav` and `man` what the front and the right camera see.\n\
          Actions: {}. A move is 0.2 m, a turn 30 degrees (small: 6), an arm move 10 cm (small: 2), a wrist turn 10 degrees. `pickup` grasps what the hand touches.",
         names.join(", ")
@@ -214,7 +278,10 @@ pub(super) fn rules() -> String {
 
 /// Every word that an observation can hold, the actions' names apart.
 pub(super) fn vocabulary() -> Vec<String> {
-    let fixed = ["find", "unseen", "now", "side", "both", "was", "open", "touch", "none", "target", "other", "did", "ok", "stuck", "nav", "man", "door", "thing"];
+    let fixed = [
+        "find", "unseen", "now", "side", "both", "was", "low", "level", "high", "off", "inline", "touch", "none", "target", "other", "did",
+        "ok", "stuck", "nav", "man", "door", "thing",
+    ];
     let rooms = ["kitchen", "livingroom", "bedroom", "bathroom", "room"];
     let mut words: Vec<String> = fixed.into_iter().chain(rooms).map(str::to_string).collect();
     words.extend(NAMED.into_iter().map(type_word));

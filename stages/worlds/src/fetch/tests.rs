@@ -1,0 +1,214 @@
+use super::words::{MOST_WORDS, vocabulary};
+use super::*;
+use crate::HouseFile;
+use household::generator::{HouseSplit, generate};
+use std::collections::BTreeSet;
+
+fn fetch(houses: Houses) -> Fetch {
+    Fetch::new(false, &toml::Table::new(), houses).unwrap()
+}
+
+fn generated() -> Fetch {
+    fetch(Houses { generated: 64, ..Houses::default() })
+}
+
+fn start(kind: &Fetch, task: &Task) -> Box<dyn World> {
+    let scene = kind.scene(task).unwrap().unwrap();
+    kind.start(task, Some(&scene.bytes)).unwrap()
+}
+
+/// Plays the expert to the end, with a slip before each `slip`th reply, and hands each observation on.
+fn play(world: &mut dyn World, slip: usize, mut each: impl FnMut(&str)) {
+    for reply in 1..200 {
+        each(&world.observe());
+        let mut actions = world.expert(5).actions;
+        if slip > 0 && reply % slip == 0 {
+            actions = vec![["move_ahead", "rotate_left", "move_back", "move_arm_up", "wrist_close"][reply % 5].to_string()];
+        }
+        if actions.is_empty() {
+            return;
+        }
+        for action in actions {
+            if world.act(&action).unwrap().over {
+                each(&world.observe());
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_expert_succeeds_in_as_many_actions_as_the_task_says() {
+    let kind = generated();
+    for seed in 0..12 {
+        let task = kind.sample(seed, None).unwrap();
+        assert_eq!(task, kind.sample(seed, None).unwrap());
+        let mut world = start(&kind, &task);
+        let mut steps = 0;
+        loop {
+            let plan = world.expert(5);
+            assert!(!plan.actions.is_empty() && !plan.observation.is_empty() && !plan.prediction.is_empty() && !plan.reasoning.is_empty());
+            let mut over = false;
+            for action in &plan.actions {
+                let acted = world.act(action).unwrap();
+                assert!(acted.worked, "{action}");
+                assert!(acted.reward.abs() < f32::EPSILON);
+                steps += 1;
+                over = acted.over;
+            }
+            if over {
+                break;
+            }
+        }
+        let standing = world.standing();
+        assert!(standing.success && standing.lenient && (standing.progress - 1.0).abs() < f32::EPSILON);
+        assert_eq!(standing.milestones.last().map(String::as_str), Some("done"));
+        assert_eq!(steps, task.expert_length);
+        assert!(world.act("done").is_err());
+        assert!(world.expert(5).actions.is_empty());
+    }
+}
+
+#[test]
+fn observations_are_short_and_use_known_words_only() {
+    let kind = generated();
+    let mut known: BTreeSet<String> = vocabulary().into_iter().collect();
+    assert!(known.len() < 600, "{} words", known.len());
+    known.extend(kind.actions().iter().map(|action| action.name.to_string()));
+    let mut longest = 0;
+    for seed in 0..20 {
+        let mut world = start(&kind, &kind.sample(seed, None).unwrap());
+        play(world.as_mut(), 3, |text| {
+            let words: Vec<&str> = text.split(' ').collect();
+            longest = longest.max(words.len());
+            assert!(words.len() <= MOST_WORDS, "{text}");
+            let unknown: Vec<&&str> = words.iter().filter(|word| !known.contains(**word)).collect();
+            assert!(unknown.is_empty(), "{unknown:?} in {text}");
+        });
+    }
+    println!("{} words known, longest observation {longest}", known.len());
+}
+
+#[test]
+fn a_target_that_was_never_in_view_is_not_told_of() {
+    let kind = generated();
+    let mut hidden = 0;
+    for seed in 0..30 {
+        let mut world = start(&kind, &kind.sample(seed, None).unwrap());
+        let text = world.observe();
+        if text.split(' ').nth(2) == Some("unseen") {
+            hidden += 1;
+            assert!(!world.standing().milestones.contains(&"seen".to_string()));
+            // Nobody knows better than to look around, and a quarter turn at a time.
+            assert_eq!(world.expert(5).actions, ["rotate_left"; 3]);
+        }
+    }
+    assert!(hidden > 3, "{hidden} of 30 starts hide the target");
+}
+
+#[test]
+fn buckets_are_kept_and_others_refused() {
+    let kind = generated();
+    assert_eq!(kind.buckets(), ["near-short", "near-mid", "near-long"]);
+    for (bucket, least, most) in [("near-short", 1, 15), ("near-mid", 16, 30), ("near-long", 31, 50)] {
+        let task = kind.sample(5, Some(bucket)).unwrap();
+        assert_eq!(task.bucket, bucket);
+        assert!((least..=most).contains(&task.expert_length));
+    }
+    assert!(kind.sample(5, Some("far")).unwrap_err().contains("near-short, near-mid, near-long"));
+    let all = Fetch::new(false, &toml::from_str("tier = \"all\"").unwrap(), Houses::default()).unwrap();
+    assert_eq!(all.buckets(), ["short", "medium", "long"]);
+    assert!(all.sample(1, None).is_ok());
+}
+
+#[test]
+fn settings_are_checked() {
+    let refusal = |text: &str| Fetch::new(false, &toml::from_str(text).unwrap(), Houses::default()).err().unwrap();
+    assert!(refusal("others = 9").contains("others is 9"));
+    assert!(refusal("tier = \"far\"").contains("near"));
+    assert!(refusal("teir = \"near\"").contains("teir"));
+    assert!(Fetch::new(true, &toml::Table::new(), Houses::default()).is_err());
+}
+
+#[test]
+fn training_and_held_out_tasks_share_no_house() {
+    let kind = generated();
+    let houses = |tasks: Vec<Task>| -> BTreeSet<String> { tasks.iter().map(|task| kind.describe(task).unwrap().house).collect() };
+    let train = houses((0..10).map(|seed| kind.sample(seed, None).unwrap()).collect());
+    let held_out = houses((0..10).map(|number| kind.held_out(number).unwrap()).collect());
+    assert_eq!(held_out.len(), 10);
+    assert!(train.is_disjoint(&held_out) && train.iter().all(|house| house.starts_with("generated:")));
+}
+
+#[test]
+fn houses_from_files_are_played_and_bad_ones_passed_over() {
+    let file =
+        |number: u64| HouseFile { origin: format!("houses.jsonl:{number}"), json: generate(HouseSplit::Train, number).unwrap().to_json() };
+    let bad = HouseFile { origin: "houses.jsonl:9".into(), json: b"{}".to_vec() };
+    let kind = fetch(Houses { train: vec![bad.clone(), file(1), file(2)], ..Houses::default() });
+    for seed in 0..6 {
+        let task = kind.sample(seed, None).unwrap();
+        let house = kind.describe(&task).unwrap().house;
+        assert!(house == "houses.jsonl:1" || house == "houses.jsonl:2", "{house}");
+        assert_eq!(kind.scene(&task).unwrap().unwrap().origin, house);
+    }
+    let none = fetch(Houses { train: vec![bad], ..Houses::default() });
+    assert!(none.sample(0, None).unwrap_err().contains("houses.jsonl:9"));
+}
+
+#[test]
+fn frozen_episodes_are_played_as_they_were_made() {
+    let text = household::freeze::freeze(Tier::Near, 5).unwrap();
+    let validation: Vec<String> = text.lines().map(str::to_string).collect();
+    let kind = fetch(Houses { validation: validation.clone(), ..Houses::default() });
+    for number in 0..5 {
+        let task = kind.held_out(number).unwrap();
+        let mut world = start(&kind, &task);
+        play(world.as_mut(), 0, |_| {});
+        assert!(world.standing().success);
+    }
+    assert!(kind.held_out(5).unwrap_err().contains("frozen file of 5"));
+    let forged = validation[0].replacen("\"house_digest\":\"", "\"house_digest\":\"00", 1);
+    let kind = fetch(Houses { validation: vec![forged], ..Houses::default() });
+    assert!(kind.scene(&kind.held_out(0).unwrap()).unwrap_err().contains("not the one"));
+}
+
+#[test]
+fn memory_tells_the_last_deeds_within_its_bound() {
+    let kind = generated();
+    let mut world = start(&kind, &kind.sample(1, None).unwrap());
+    assert_eq!(world.memory(100), "");
+    for action in ["rotate_left", "rotate_left", "pickup", "move_arm_up"] {
+        world.act(action).unwrap();
+    }
+    assert_eq!(world.memory(100), "rotate_left x2, pickup failed, move_arm_up");
+    assert_eq!(world.memory(30), "pickup failed, move_arm_up");
+    assert_eq!(world.memory(3), "");
+    assert!(world.act("fly").unwrap_err().contains("`move_ahead`"));
+}
+
+#[test]
+fn equal_deeds_lead_to_equal_states() {
+    let kind = generated();
+    let task = kind.sample(2, None).unwrap();
+    let (mut one, mut other) = (start(&kind, &task), start(&kind, &task));
+    for action in ["rotate_left", "move_ahead", "move_arm_up"] {
+        assert_eq!(one.state_key(), other.state_key());
+        one.act(action).unwrap();
+        assert_ne!(one.state_key(), other.state_key());
+        other.act(action).unwrap();
+    }
+    assert_eq!((one.state_key(), one.observe()), (other.state_key(), other.observe()));
+}
+
+#[test]
+fn a_corpus_holds_every_word_often_enough_and_is_the_same_each_time() {
+    let kind = generated();
+    let corpus = kind.corpus(400);
+    assert_eq!(corpus.len(), 400);
+    assert_eq!(corpus, kind.corpus(400));
+    let words: Vec<&str> = corpus.iter().flat_map(|line| line.split(' ')).collect();
+    for word in vocabulary() {
+        assert!(words.iter().filter(|other| **other == word).count() >= 2, "{word}");
+    }
+}
