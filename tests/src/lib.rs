@@ -171,8 +171,10 @@ impl Journey {
 
 impl Drop for Journey {
     fn drop(&mut self) {
-        let _ = signal("-TERM", self.errand.id());
-        let _ = self.wait(Duration::from_secs(20));
+        if matches!(self.errand.try_wait(), Ok(None)) {
+            let _ = signal("-TERM", self.errand.id());
+            let _ = self.wait(Duration::from_secs(20));
+        }
         let _ = self.errand.kill();
         let _ = self.errand.wait();
     }
@@ -194,7 +196,7 @@ pub fn is_alive(pid: u32) -> bool {
 /// There is none.
 pub fn weights_digest(folder: &Path) -> Result<String> {
     let latest = std::fs::read_to_string(folder.join("checkpoints").join("latest"))?;
-    let weights = folder.join("checkpoints").join(latest.trim()).join("model.safetensors");
+    let weights = folder.join("checkpoints").join(latest.trim()).join("policy").join("model.safetensors");
     let bytes = std::fs::read(&weights).with_context(|| format!("`{}`", weights.display()))?;
     Ok(blake3::hash(&bytes).to_hex().to_string())
 }
@@ -251,8 +253,9 @@ lease_s = 2.0
 
 [[schedule]]
 phase = "imitation"
-batches = 6
+batches = 40
 batch = 16
+learning_rate = 3e-3
 
 [[schedule]]
 phase = "dagger"

@@ -96,7 +96,10 @@ impl Bench {
         let (told, prompt) = (seen.clone(), identity.pipeline.prompt.clone());
         let make = move |files: &Files| match engine {
             EngineName::Builtin => Ok(Box::new(Fixed(told)) as Box<dyn Engine>),
-            EngineName::Scripted => Ok(Box::new(Scripted::new(files.context.clone(), prompt, ACTIONS.map(String::from).to_vec())?)),
+            EngineName::Scripted => {
+                let engine = Scripted::new(files.context.clone(), prompt, ACTIONS.map(String::from).to_vec())?;
+                Ok(Box::new(engine) as Box<dyn Engine>)
+            }
         };
         let (tokenizer, config) = tokenizer();
         let files = [("tokenizer.json", tokenizer), ("tokenizer_config.json", config), ("config.json", b"{}".to_vec())];
@@ -245,6 +248,7 @@ fn a_running_reply_keeps_its_version() {
     }
     assert!(!bench.seen.lock().unwrap().dropped.contains(&0));
     assert_eq!(bench.step(Input::Idle)[0].segment.clone().unwrap().turns[0].versions, [(0, 1)]);
+    bench.publish(4, b"w");
     assert!(bench.seen.lock().unwrap().dropped.contains(&0));
 }
 

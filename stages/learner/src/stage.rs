@@ -240,7 +240,7 @@ impl<M: Maker> Learner<M> {
             }
             Done::Trained { outcome, weights, kept } => {
                 let phase = self.known.state.phase_name(&self.place.pipeline).to_string();
-                self.known.state.apply(&outcome, u64::from(self.place.pipeline.learner.checkpoint_every));
+                self.known.state.apply(&outcome);
                 self.last.loss = outcome.loss;
                 for (id, what) in &outcome.uses {
                     if let Err(error) = self.known.uses.set(*id, *what) {

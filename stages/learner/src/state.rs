@@ -96,11 +96,10 @@ impl State {
     }
 
     /// A batch was trained: another version, made in `phase`.
-    pub fn apply(&mut self, outcome: &Outcome, checkpoint_every: u64) {
+    pub fn apply(&mut self, outcome: &Outcome) {
         self.batch += 1;
         self.step += outcome.steps;
         self.version += 1;
-        self.ceiling = self.ceiling.max(self.version + checkpoint_every.saturating_sub(1));
         self.note_version();
         self.part.batches += 1;
         self.part.fed += u64::from(outcome.fed);
@@ -122,6 +121,11 @@ impl State {
         for (_, what) in uses {
             *self.uses.entry(what.as_str().into()).or_insert(0) += 1;
         }
+    }
+
+    /// Called for every checkpoint: versions up to this one may be published before the next.
+    pub fn reserve(&mut self, checkpoint_every: u64) {
+        self.ceiling = self.ceiling.max(self.version + checkpoint_every.saturating_sub(1));
     }
 
     /// Another process goes on from here: its weights are a new version before anything else.
@@ -213,8 +217,9 @@ mod tests {
     fn a_restored_learner_publishes_above_all_that_may_have_been() {
         let mut state = State::new();
         for _ in 0..3 {
-            state.apply(&Outcome { steps: 2, ..Outcome::default() }, 4);
+            state.apply(&Outcome { steps: 2, ..Outcome::default() });
         }
+        state.reserve(4);
         assert_eq!((state.version, state.ceiling, state.step, state.batch), (3, 6, 6, 3));
         state.restored();
         assert_eq!((state.version, state.ceiling, state.batch_of[&7]), (7, 7, 3));
@@ -223,7 +228,7 @@ mod tests {
     #[test]
     fn it_is_read_back_as_it_was_written() {
         let mut state = State::new();
-        state.apply(&Outcome { loss: 0.1, held_out_loss: Some(0.3), held_out: 4, train_s: 0.1 + 0.2, ..Outcome::default() }, 1);
+        state.apply(&Outcome { loss: 0.1, held_out_loss: Some(0.3), held_out: 4, train_s: 0.1 + 0.2, ..Outcome::default() });
         state.granted = vec![(3, 1)];
         state.part.passed.insert(2);
         let back: State = serde_json::from_slice(&serde_json::to_vec(&state).unwrap()).unwrap();

@@ -196,6 +196,7 @@ fn write<O: Optimiser>(place: &Place, shop: &mut Shop<O>, snapshot: &Snapshot) -
     let mut state = state.clone();
     // Numbers go on from what is on the disk, whatever the snapshot says.
     state.checkpoint = before.as_ref().map_or(0, |(number, _)| number + 1);
+    state.reserve(u64::from(place.pipeline.learner.checkpoint_every));
     let file =
         UsesFile { version: state.version, batch: state.batch, step: state.step, trained_tokens: state.tokens.trained, uses: uses.clone() };
     let changed = shop.changed;
@@ -262,7 +263,7 @@ fn train<O: Optimiser>(
         uses.set(*id, *what).map_err(|e| e.to_string())?;
     }
     let phase = state.phase_name(&place.pipeline);
-    state.apply(&outcome, u64::from(place.pipeline.learner.checkpoint_every));
+    state.apply(&outcome);
     shop.changed = true;
     let written = Instant::now();
     if keep {

@@ -1,4 +1,4 @@
-//! Attention on the CPU over keys and values that lie in an arena: no copy, no padding, no mask, any number of sequences a call.
+//! Attention on the CPU over keys and values that lie in an arena: no copy, no padding, any number of sequences a call.
 //!
 //! Keys lie in blocks of [`LANES`] tokens with the tokens side by side, `[blocks, kv heads, dim, LANES]`, so that one vector
 //! instruction scores that many tokens; values lie token by token. Queries of heads that share keys
@@ -9,6 +9,8 @@
 use crate::lanes::{Avx2, Avx512};
 use crate::lanes::{LANES, Lanes, Plain};
 use std::ops::Range;
+
+pub(crate) mod gradient;
 
 /// Widths that every layer shares.
 #[derive(Clone, Copy, Debug)]
@@ -30,14 +32,23 @@ pub(crate) struct HostLayer {
     rows: usize,
 }
 
+/// What one token sees: the first `prefix` tokens, and those from `from` up to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sight {
+    pub(crate) prefix: usize,
+    pub(crate) from: usize,
+}
+
 /// Queries of one sequence, in a row.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Job {
+pub(crate) struct Job<'a> {
     /// First token of the sequence's run in the arena, a multiple of [`LANES`].
     pub(crate) start: usize,
     /// Tokens before the first query's own.
     pub(crate) past: usize,
     pub(crate) queries: usize,
+    /// What each query sees, where that is not all up to itself.
+    pub(crate) tree: Option<&'a [Sight]>,
 }
 
 impl HostLayer {
@@ -86,8 +97,8 @@ impl HostLayer {
     }
 
     /// Causal attention. `q` and `out` are `[queries of all jobs, heads, dim]`, in the order of `jobs`.
-    pub(crate) fn attend(&self, heads: Heads, jobs: &[Job], q: &[f32], out: &mut [f32], threads: usize) {
-        let cost = |job: &Job| job.queries * (job.past + job.queries) * heads.heads * heads.dim;
+    pub(crate) fn attend(&self, heads: Heads, jobs: &[Job<'_>], q: &[f32], out: &mut [f32], threads: usize) {
+        let cost = |job: &Job<'_>| job.queries * (job.past + job.queries) * heads.heads * heads.dim;
         let total: usize = jobs.iter().map(cost).sum();
         if threads < 2 || jobs.len() < 2 || total < WORTH_A_THREAD {
             return dispatch(self, heads, jobs, q, out);
@@ -125,7 +136,7 @@ impl HostLayer {
 const WORTH_A_THREAD: usize = 4_000_000;
 
 /// Runs the jobs with the widest vectors that this CPU has.
-fn dispatch(layer: &HostLayer, heads: Heads, jobs: &[Job], q: &[f32], out: &mut [f32]) {
+fn dispatch(layer: &HostLayer, heads: Heads, jobs: &[Job<'_>], q: &[f32], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
@@ -142,20 +153,20 @@ fn dispatch(layer: &HostLayer, heads: Heads, jobs: &[Job], q: &[f32], out: &mut 
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn run_avx512(layer: &HostLayer, heads: Heads, jobs: &[Job], q: &[f32], out: &mut [f32]) {
+fn run_avx512(layer: &HostLayer, heads: Heads, jobs: &[Job<'_>], q: &[f32], out: &mut [f32]) {
     run::<Avx512>(layer, heads, jobs, q, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn run_avx2(layer: &HostLayer, heads: Heads, jobs: &[Job], q: &[f32], out: &mut [f32]) {
+fn run_avx2(layer: &HostLayer, heads: Heads, jobs: &[Job<'_>], q: &[f32], out: &mut [f32]) {
     run::<Avx2>(layer, heads, jobs, q, out);
 }
 
 #[inline(always)]
-fn run<V: Lanes>(layer: &HostLayer, heads: Heads, jobs: &[Job], q: &[f32], out: &mut [f32]) {
+fn run<V: Lanes>(layer: &HostLayer, heads: Heads, jobs: &[Job<'_>], q: &[f32], out: &mut [f32]) {
     let row = heads.heads * heads.dim;
-    let mut scratch = Scratch { queries: vec![], scores: vec![] };
+    let mut scratch = Scratch::default();
     let mut at = 0;
     for job in jobs {
         let rows = at * row..(at + job.queries) * row;
@@ -177,9 +188,10 @@ fn run<V: Lanes>(layer: &HostLayer, heads: Heads, jobs: &[Job], q: &[f32], out: 
     }
 }
 
+#[derive(Default)]
 struct Scratch {
-    /// `[tile's rows, dim]`, scaled.
-    queries: Vec<f32>,
+    /// `[tile's rows, dim]`, scaled, in vectors as the values' rows.
+    queries: Vec<[f32; LANES]>,
     /// `[blocks of tokens, tile's rows]`: scores, then their exponentials.
     scores: Vec<[f32; LANES]>,
 }
@@ -188,7 +200,7 @@ struct Scratch {
 struct Group<'a> {
     layer: &'a HostLayer,
     heads: Heads,
-    job: Job,
+    job: Job<'a>,
     kv_head: usize,
     rows: Range<usize>,
 }
@@ -208,39 +220,51 @@ impl Group<'_> {
         self.job.past + (self.rows.start + r) / (self.heads.heads / self.heads.kv_heads) + 1
     }
 
+    /// What row `r` of a tile sees.
+    #[inline(always)]
+    fn sight(&self, r: usize) -> Sight {
+        let seen = self.seen(r);
+        self.job.tree.map_or(Sight { prefix: seen, from: seen }, |tree| tree[seen - self.job.past - 1])
+    }
+
+    /// Copies the tile's rows of `[queries, heads, dim]` into vectors, times `scale`.
+    #[inline(always)]
+    fn gather<const ROWS: usize>(&self, from: &[f32], scale: f32, into: &mut Vec<[f32; LANES]>) {
+        let dim = self.heads.dim;
+        let vectors = dim.div_ceil(LANES);
+        into.resize(ROWS * vectors, [0.0; LANES]);
+        for (r, row) in into.chunks_exact_mut(vectors).enumerate().take(ROWS) {
+            for (to, value) in row.as_flattened_mut().iter_mut().zip(&from[self.place(r)..][..dim]) {
+                *to = value * scale;
+            }
+        }
+    }
+
     /// Computes `ROWS` rows, and says how many that were.
     #[inline(always)]
     fn tile<V: Lanes, const ROWS: usize>(&self, q: &[f32], out: &mut [f32], scratch: &mut Scratch) -> usize {
-        let dim = self.heads.dim;
-        let tokens = self.seen(ROWS - 1);
-        let blocks = tokens.div_ceil(LANES);
-        scratch.queries.resize(ROWS * dim, 0.0);
+        let blocks = self.seen(ROWS - 1).div_ceil(LANES);
+        self.gather::<ROWS>(q, 1.0 / (self.heads.dim as f32).sqrt(), &mut scratch.queries);
         if scratch.scores.len() < ROWS * blocks {
             scratch.scores.resize(ROWS * blocks, [0.0; LANES]);
         }
-        let scale = 1.0 / (dim as f32).sqrt();
-        for r in 0..ROWS {
-            for (d, from) in q[self.place(r)..][..dim].iter().enumerate() {
-                scratch.queries[r * dim + d] = from * scale;
-            }
-        }
         let scores = &mut scratch.scores[..ROWS * blocks];
         self.score::<V, ROWS>(&scratch.queries, scores);
-        let mut sums = [0.0; ROWS];
+        let mut shares = [0.0; ROWS];
         for r in 0..ROWS {
-            sums[r] = exponentials::<ROWS>(scores, r, self.seen(r));
+            shares[r] = 1.0 / exponentials::<ROWS>(scores, r, self.sight(r), self.seen(r));
         }
-        for column in (0..dim).step_by(LANES) {
-            self.mix::<V, ROWS>(scores, &sums, column, out);
+        for column in (0..self.heads.dim).step_by(LANES) {
+            self.mix::<V, ROWS>(scores, &shares, column, out);
         }
         ROWS
     }
 
     /// Products of the tile's queries, `[ROWS, dim]`, with all keys: `[blocks, ROWS]` of [`LANES`] tokens.
     #[inline(always)]
-    fn score<V: Lanes, const ROWS: usize>(&self, queries: &[f32], scores: &mut [[f32; LANES]]) {
+    fn score<V: Lanes, const ROWS: usize>(&self, queries: &[[f32; LANES]], scores: &mut [[f32; LANES]]) {
         let Heads { kv_heads, dim, .. } = self.heads;
-        let queries: [&[f32]; ROWS] = std::array::from_fn(|r| &queries[r * dim..][..dim]);
+        let queries: [&[f32]; ROWS] = std::array::from_fn(|r| &queries.as_flattened()[r * dim.next_multiple_of(LANES)..][..dim]);
         let mut block = self.job.start / LANES * kv_heads + self.kv_head;
         for scores in scores.chunks_exact_mut(ROWS) {
             let keys = &self.layer.keys[block * dim..][..dim];
@@ -258,9 +282,9 @@ impl Group<'_> {
         }
     }
 
-    /// Means of the values, weighted by `scores`, in [`LANES`] columns of the head from `column` on.
+    /// Sums of the values, weighted by `scores` and times `shares`, in [`LANES`] columns of the head from `column` on.
     #[inline(always)]
-    fn mix<V: Lanes, const ROWS: usize>(&self, scores: &[[f32; LANES]], sums: &[f32; ROWS], column: usize, out: &mut [f32]) {
+    fn mix<V: Lanes, const ROWS: usize>(&self, scores: &[[f32; LANES]], shares: &[f32; ROWS], column: usize, out: &mut [f32]) {
         let rows = self.layer.rows;
         let values = &self.layer.values[self.job.start * rows..][..scores.len() / ROWS * LANES * rows];
         let at = self.kv_head * self.heads.dim.div_ceil(LANES) + column / LANES;
@@ -275,24 +299,29 @@ impl Group<'_> {
         }
         let count = LANES.min(self.heads.dim - column);
         for r in 0..ROWS {
-            let share = 1.0 / sums[r];
             let mut lanes = [0.0; LANES];
             mixed[r].store(&mut lanes);
             for (to, value) in out[self.place(r) + column..][..count].iter_mut().zip(lanes) {
-                *to = value * share;
+                *to = value * shares[r];
             }
         }
     }
 }
 
-/// Turns the first `seen` scores of a row into exponentials over the largest, the rest into 0; gives their sum.
+/// Turns the scores of what a row sees into exponentials over the largest, the rest into 0; gives their sum.
 #[inline(always)]
-fn exponentials<const ROWS: usize>(scores: &mut [[f32; LANES]], row: usize, seen: usize) -> f32 {
+fn exponentials<const ROWS: usize>(scores: &mut [[f32; LANES]], row: usize, sight: Sight, seen: usize) -> f32 {
     let mut largest = [f32::MIN; LANES];
     for (block, rows) in scores.chunks_exact_mut(ROWS).enumerate() {
         let lanes = &mut rows[row];
-        if (block + 1) * LANES > seen {
-            lanes[seen.saturating_sub(block * LANES)..].fill(f32::MIN);
+        let (start, end) = (block * LANES, (block + 1) * LANES);
+        if end > sight.prefix && (end > seen || start < sight.from) {
+            for (lane, score) in lanes.iter_mut().enumerate() {
+                let token = start + lane;
+                if token >= sight.prefix && (token < sight.from || token >= seen) {
+                    *score = f32::MIN;
+                }
+            }
         }
         for lane in 0..LANES {
             largest[lane] = if lanes[lane] > largest[lane] { lanes[lane] } else { largest[lane] };
@@ -331,90 +360,4 @@ fn exponential(x: f32) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn noise(seed: u64, count: usize) -> Vec<f32> {
-        let mut state = seed | 1;
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
-    }
-
-    /// One query's attention, written as its definition.
-    fn plain(heads: Heads, q: &[f32], keys: &[f32], values: &[f32], seen: usize, head: usize) -> Vec<f64> {
-        let (dim, width) = (heads.dim, heads.kv_heads * heads.dim);
-        let at = head / (heads.heads / heads.kv_heads) * dim;
-        let score = |j: usize| (0..dim).map(|d| f64::from(q[head * dim + d] * keys[j * width + at + d])).sum::<f64>() / (dim as f64).sqrt();
-        let weights: Vec<f64> = (0..seen).map(|j| score(j).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        (0..dim).map(|d| (0..seen).map(|j| weights[j] * f64::from(values[j * width + at + d])).sum::<f64>() / total).collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
-        /// Any shape, any split into slices, any thread count: what the definition gives.
-        #[test]
-        fn is_what_the_definition_gives(
-            seed in any::<u64>(), kv_heads in 1usize..3, group in 1usize..4, dim in prop::sample::select(vec![2usize, 8, 24, 32, 48]),
-            lens in proptest::collection::vec((0usize..70, 1usize..40), 1..4), threads in 1usize..3,
-        ) {
-            let heads = Heads { heads: kv_heads * group, kv_heads, dim };
-            let (row, width) = (heads.heads * dim, kv_heads * dim);
-            let mut layer = HostLayer::new(heads, 1024);
-            let (mut jobs, mut start) = (vec![], 32);
-            let mut sides = vec![];
-            for (i, (past, queries)) in lens.iter().enumerate() {
-                let (keys, values) = (noise(seed ^ i as u64, (past + queries) * width), noise(!seed ^ i as u64, (past + queries) * width));
-                layer.write(start, &keys[..past * width], &values[..past * width]);
-                layer.write(start + past, &keys[past * width..], &values[past * width..]);
-                jobs.push(Job { start, past: *past, queries: *queries });
-                sides.push((keys, values));
-                start += (past + queries).next_multiple_of(LANES) + LANES;
-            }
-            let count: usize = jobs.iter().map(|j| j.queries).sum();
-            let q: Vec<f32> = noise(seed.rotate_left(9), count * row).iter().map(|x| 4.0 * x).collect();
-            let mut out = vec![f32::NAN; count * row];
-            layer.attend(heads, &jobs, &q, &mut out, threads);
-            let mut at = 0;
-            for (job, (keys, values)) in jobs.iter().zip(&sides) {
-                for query in 0..job.queries {
-                    for head in 0..heads.heads {
-                        let expected = plain(heads, &q[at * row..][..row], keys, values, job.past + query + 1, head);
-                        for (found, expected) in out[at * row + head * dim..][..dim].iter().zip(expected) {
-                            prop_assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} against {expected}");
-                        }
-                    }
-                    at += 1;
-                }
-            }
-        }
-
-        #[test]
-        fn copies_are_whole(from in 0usize..3, to in 9usize..12, lane in 0usize..16, len in 1usize..60) {
-            let heads = Heads { heads: 2, kv_heads: 1, dim: 4 };
-            let mut layer = HostLayer::new(heads, 512);
-            let (keys, values) = (noise(1, 80 * 4), noise(2, 80 * 4));
-            layer.write(from * 16, &keys, &values);
-            layer.write(to * 16, &noise(3, 80 * 4)[..lane * 4], &noise(4, 80 * 4)[..lane * 4]);
-            let mut expected = HostLayer::new(heads, 512);
-            expected.write(from * 16, &keys, &values);
-            expected.write(to * 16, &noise(3, 80 * 4)[..lane * 4], &noise(4, 80 * 4)[..lane * 4]);
-            expected.write(to * 16 + lane, &keys[lane * 4..][..len * 4], &values[lane * 4..][..len * 4]);
-            layer.copy(from * 16 + lane, to * 16 + lane, len);
-            prop_assert!(layer.values == expected.values && layer.keys == expected.keys);
-        }
-    }
-
-    #[test]
-    fn exponentials_are_close() {
-        for i in 0..9000 {
-            let x = -(i as f32) * 0.01;
-            let (found, expected) = (f64::from(exponential(x)), f64::from(x).exp());
-            assert!((found - expected).abs() <= 3e-7 * expected + 2e-38, "{x}: {found} against {expected}");
-        }
-    }
-}
+mod tests;

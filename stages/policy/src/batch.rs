@@ -1,81 +1,12 @@
-//! Sequences to train on, and their packing into microbatches.
+//! The packing of sequences into microbatches.
 //!
-//! In: [`Sequence`]s. Out: flat batches of rows. A row is a sequence up to the last token that matters, then its branches.
-//! Rows of like length are padded to one length and form a block, so that attention runs on whole blocks.
+//! In: [`Sequence`]s. Out: flat batches of rows. A row is a sequence up to the last token that matters, then its branches. For a
+//! GPU, rows of like length are padded to one length and form a block, so that attention runs on whole blocks.
 
+use crate::attention::Sight;
+use crate::attention::gradient::Whole;
 use crate::model::ROWS;
-use crate::{Error, ModelConfig, Result};
-use std::ops::Range;
-
-/// A run of trained tokens: `tokens[start..end]`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Span {
-    pub start: u32,
-    pub end: u32,
-    /// Of each of its tokens. Imitation does not read it.
-    pub advantage: f32,
-}
-
-/// A label that is trained after `tokens[..after]` and that no other token sees.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Branch {
-    pub after: u32,
-    pub tokens: Vec<u32>,
-    /// Weight of each of its tokens in the loss.
-    pub weight: f32,
-}
-
-/// One segment of an episode.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sequence {
-    pub tokens: Vec<u32>,
-    /// In rising order, not overlapping.
-    pub trained: Vec<Span>,
-    /// Log-probabilities under which the trained tokens were sampled, in order. Only [`crate::Trainer::reinforce`] reads them.
-    pub old_logprobs: Vec<f32>,
-    /// Only imitation reads them.
-    pub branches: Vec<Branch>,
-}
-
-impl Sequence {
-    /// Tokens in `trained`.
-    pub fn trained_tokens(&self) -> usize {
-        self.trained.iter().map(|s| s.end.saturating_sub(s.start) as usize).sum()
-    }
-
-    /// Says what is wrong with the sequence, where something is.
-    pub(crate) fn check(&self, index: usize, config: &ModelConfig, banned: &[bool]) -> Result<()> {
-        let refuse = |reason: String| Err(Error::Sequence { index, reason });
-        let mut free_from = 1;
-        for Span { start, end, .. } in &self.trained {
-            if *start < free_from || end < start || *end as usize > self.tokens.len() {
-                let len = self.tokens.len();
-                return refuse(format!("trained span {start}..{end} must lie in {free_from}..{len} (token 0 follows nothing, spans rise)"));
-            }
-            free_from = *end;
-        }
-        for branch in &self.branches {
-            if branch.after == 0 || branch.after as usize > self.tokens.len() {
-                return refuse(format!("a branch after {} tokens; allowed: 1 to {}", branch.after, self.tokens.len()));
-            }
-            if self.tokens.len() + branch.tokens.len() > config.max_position_embeddings {
-                return refuse("a branch passes the positions that the model knows".into());
-            }
-        }
-        if self.tokens.len() > config.max_position_embeddings {
-            return refuse(format!("{} tokens; the model knows {} positions", self.tokens.len(), config.max_position_embeddings));
-        }
-        let branches = self.branches.iter().flat_map(|b| &b.tokens);
-        if let Some(id) = self.tokens.iter().chain(branches.clone()).find(|id| **id as usize >= config.vocab_size) {
-            return refuse(format!("token {id} lies outside the vocabulary of {}", config.vocab_size));
-        }
-        let spans = self.trained.iter().flat_map(|s| &self.tokens[s.start as usize..s.end as usize]);
-        match spans.chain(branches).find(|id| banned[**id as usize]) {
-            Some(id) => refuse(format!("token {id} is trained but banned: it can never be sampled")),
-            None => Ok(()),
-        }
-    }
-}
+use crate::{Branch, Sequence};
 
 /// One token to be predicted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,16 +20,16 @@ pub(crate) struct Target {
     pub(crate) old_logprob: f32,
 }
 
-/// Rows of one length.
+/// Rows that a GPU computes as one rectangle.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Block {
     /// First row in the flat batch.
-    pub(crate) offset: i64,
-    pub(crate) rows: i64,
+    pub(crate) offset: usize,
+    /// First of its sequences.
+    pub(crate) first: usize,
+    pub(crate) rows: usize,
     /// Tokens of each row, padding included: a multiple of [`ROWS`].
-    pub(crate) len: i64,
-    /// Who sees whom, `[rows, len, len]`, 0 or minus infinity; empty where each token sees all before it.
-    pub(crate) mask: Vec<f32>,
+    pub(crate) len: usize,
 }
 
 /// What one forward pass takes.
@@ -106,8 +37,29 @@ pub(crate) struct Block {
 pub(crate) struct Microbatch {
     pub(crate) tokens: Vec<i64>,
     pub(crate) positions: Vec<i64>,
+    pub(crate) sequences: Vec<Whole>,
+    /// Empty where each sequence is computed alone.
     pub(crate) blocks: Vec<Block>,
     pub(crate) targets: Vec<Target>,
+}
+
+impl Microbatch {
+    /// Who sees whom in a block, `[rows, len, len]`, 0 or the smallest number; none where each token sees all before it.
+    pub(crate) fn mask(&self, block: &Block) -> Option<Vec<f32>> {
+        let sequences = &self.sequences[block.first..block.first + block.rows];
+        if sequences.iter().all(|s| s.tree.is_empty()) {
+            return None;
+        }
+        let mut mask = vec![f32::MIN; block.rows * block.len * block.len];
+        for (sequence, mask) in sequences.iter().zip(mask.chunks_exact_mut(block.len * block.len)) {
+            for (token, row) in mask.chunks_exact_mut(block.len).enumerate() {
+                let sight = sequence.tree.get(token).copied().unwrap_or(Sight { prefix: 0, from: token });
+                row[..sight.prefix].fill(0.0);
+                row[sight.from.min(token)..token + 1].fill(0.0);
+            }
+        }
+        Some(mask)
+    }
 }
 
 /// One sequence with its branches, laid out.
@@ -127,6 +79,10 @@ pub(crate) struct Packing {
     pub(crate) microbatch_targets: usize,
     /// Keep the order given, one row a block.
     pub(crate) in_order: bool,
+    /// Pad rows of like length into blocks.
+    pub(crate) blocks: bool,
+    /// Threads that are to share the work.
+    pub(crate) threads: usize,
     pub(crate) with_branches: bool,
 }
 
@@ -139,40 +95,46 @@ pub(crate) fn pack(sequences: &[Sequence], packing: &Packing) -> Vec<Microbatch>
     if !packing.in_order {
         rows.sort_by_key(|row| std::cmp::Reverse(row.len));
     }
+    let all: usize = rows.iter().map(|row| row.len).sum();
+    let limit = packing.microbatch_tokens.min(all.div_ceil(packing.threads.max(1)));
     let mut batches = vec![];
     let mut from = 0;
     while from < rows.len() {
         let mut to = from;
         let (mut tokens, mut targets) = (0, 0);
         while to < rows.len()
-            && (to == from
-                || (tokens + rows[to].len <= packing.microbatch_tokens && targets + rows[to].targets <= packing.microbatch_targets))
+            && (to == from || (tokens + rows[to].len <= limit && targets + rows[to].targets <= packing.microbatch_targets))
         {
             tokens += rows[to].len;
             targets += rows[to].targets;
             to += 1;
         }
-        batches.push(lay_out(&rows[from..to], packing.in_order));
+        batches.push(lay_out(&rows[from..to], packing));
         from = to;
     }
     batches
 }
 
-fn lay_out(rows: &[Row<'_>], in_order: bool) -> Microbatch {
+fn lay_out(rows: &[Row<'_>], packing: &Packing) -> Microbatch {
     let mut batch = Microbatch::default();
+    if !packing.blocks {
+        for row in rows {
+            row.write(row.len, &mut batch);
+        }
+        let padded = batch.tokens.len().next_multiple_of(ROWS);
+        batch.tokens.resize(padded, 0);
+        batch.positions.resize(padded, 0);
+        return batch;
+    }
     let mut from = 0;
     while from < rows.len() {
         let (len, branched) = (rows[from].len.next_multiple_of(ROWS), rows[from].has_branches());
-        let fits = |row: &&Row<'_>| !in_order && row.has_branches() == branched && row.len as f64 >= FILL * len as f64;
+        let fits = |row: &&Row<'_>| !packing.in_order && row.has_branches() == branched && row.len as f64 >= FILL * len as f64;
         let count = rows[from..].iter().take_while(fits).count().max(1);
-        let mut block = Block { offset: batch.tokens.len() as i64, rows: count as i64, len: len as i64, mask: vec![] };
+        batch.blocks.push(Block { offset: batch.tokens.len(), first: from, rows: count, len });
         for row in &rows[from..from + count] {
             row.write(len, &mut batch);
-            if branched {
-                row.write_mask(len, &mut block.mask);
-            }
         }
-        batch.blocks.push(block);
         from += count;
     }
     batch
@@ -208,7 +170,9 @@ impl<'a> Row<'a> {
         })
     }
 
+    /// Appends the row to a batch, padded to a length.
     fn write(&self, padded: usize, batch: &mut Microbatch) {
+        batch.sequences.push(Whole { offset: batch.tokens.len(), len: self.len, tree: self.tree() });
         let offset = batch.tokens.len() as i64;
         let ids = |ids: &'a [u32]| ids.iter().map(|id| i64::from(*id));
         batch.tokens.extend(ids(&self.sequence.tokens[..self.main]));
@@ -241,24 +205,14 @@ impl<'a> Row<'a> {
     }
 
     /// The tree: a branch's token sees the tokens that the branch follows, and those of its branch up to itself.
-    fn write_mask(&self, padded: usize, mask: &mut Vec<f32>) {
-        let offset = mask.len();
-        mask.resize(offset + padded * padded, f32::MIN);
-        let mut see = |row: usize, columns: Range<usize>| {
-            let start = offset + row * padded;
-            mask[start + columns.start..start + columns.end].fill(0.0);
-        };
-        for row in 0..self.main {
-            see(row, 0..row + 1);
+    fn tree(&self) -> Vec<Sight> {
+        if !self.has_branches() {
+            return vec![];
         }
+        let mut tree: Vec<Sight> = (0..self.main).map(|token| Sight { prefix: token + 1, from: token + 1 }).collect();
         for (from, branch) in self.placed() {
-            for row in from..from + branch.tokens.len() - 1 {
-                see(row, 0..branch.after as usize);
-                see(row, from..row + 1);
-            }
+            tree.extend((1..branch.tokens.len()).map(|_| Sight { prefix: branch.after as usize, from }));
         }
-        for row in self.len..padded {
-            see(row, row..row + 1);
-        }
+        tree
     }
 }

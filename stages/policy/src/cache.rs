@@ -12,7 +12,9 @@ use tch::{Device, Kind, Tensor};
 /// # Errors
 /// [`Error::Options`] where not even one block fits.
 pub(crate) fn capacity(config: &ModelConfig, mib: usize) -> Result<usize> {
-    let per_token = config.kv_bytes_per_token();
+    // The CPU's layout rounds a head's values up to whole vectors.
+    let per_head = config.head_dim() + config.head_dim().next_multiple_of(BLOCK);
+    let per_token = config.num_hidden_layers * config.num_key_value_heads * per_head * 4;
     let capacity = (mib << 20) / per_token / BLOCK * BLOCK;
     if capacity == 0 {
         return Err(Error::Options(format!("`kv_cache_mib` is {mib}; one block of {BLOCK} tokens takes {} bytes", per_token * BLOCK)));
@@ -30,10 +32,14 @@ impl KvCache {
     /// Reserves an arena of `capacity` tokens.
     pub(crate) fn new(config: &ModelConfig, capacity: usize, device: Device) -> Result<KvCache> {
         if device == Device::Cpu {
-            Ok(KvCache::Host(HostCache::new(config, capacity)))
-        } else {
-            Ok(KvCache::Device(DeviceCache::new(config, capacity, device)?))
+            return Ok(KvCache::Host(HostCache::new(config, capacity)));
         }
+        KvCache::on_device(config, capacity, device)
+    }
+
+    /// An arena of libtorch's own tensors.
+    pub(crate) fn on_device(config: &ModelConfig, capacity: usize, device: Device) -> Result<KvCache> {
+        Ok(KvCache::Device(DeviceCache::new(config, capacity, device)?))
     }
 
     /// Copies keys and values of `len` tokens between runs that do not overlap.
@@ -71,7 +77,7 @@ pub(crate) struct HostCache {
     k: Vec<f32>,
     v: Vec<f32>,
     out: Vec<f32>,
-    jobs: Vec<Job>,
+    jobs: Vec<Job<'static>>,
 }
 
 impl HostCache {
@@ -92,12 +98,12 @@ impl HostCache {
             let side = span.offset * width..(span.offset + span.count) * width;
             self.layers[layer].write(span.start + span.past, &self.k[side.clone()], &self.v[side]);
             if !last {
-                self.jobs.push(Job { start: span.start, past: span.past, queries: span.count });
+                self.jobs.push(Job { start: span.start, past: span.past, queries: span.count, tree: None });
                 queries += span.count;
             } else if span.ends {
                 let final_row = (span.offset + span.count - 1) * row;
                 self.q.copy_within(final_row..final_row + row, queries * row);
-                self.jobs.push(Job { start: span.start, past: span.past + span.count - 1, queries: 1 });
+                self.jobs.push(Job { start: span.start, past: span.past + span.count - 1, queries: 1, tree: None });
                 queries += 1;
             }
         }
@@ -111,7 +117,7 @@ impl HostCache {
 }
 
 /// Copies a tensor's values, row-major.
-fn fetch(tensor: &Tensor, into: &mut Vec<f32>) {
+pub(crate) fn fetch(tensor: &Tensor, into: &mut Vec<f32>) {
     let tensor = tensor.contiguous();
     into.resize(tensor.numel(), 0.0);
     tensor.copy_data(into, tensor.numel());

@@ -139,11 +139,6 @@ impl ModelConfig {
         self.hidden_size / self.num_attention_heads
     }
 
-    /// Bytes of keys and values that one token takes, in f32.
-    pub fn kv_bytes_per_token(&self) -> usize {
-        2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim() * 4
-    }
-
     fn fixed() -> ModelConfig {
         ModelConfig {
             architectures: vec!["Qwen2ForCausalLM".into()],

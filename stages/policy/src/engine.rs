@@ -219,6 +219,13 @@ impl Engine {
         Ok(done)
     }
 
+    /// Keeps keys and values as a GPU's engine does.
+    #[cfg(test)]
+    pub(crate) fn use_device_cache(&mut self) {
+        let capacity = cache::capacity(&self.config, self.options.kv_cache_mib).expect("it was worked out before");
+        self.kv = KvCache::on_device(&self.config, capacity, self.options.device).expect("there is memory");
+    }
+
     fn release_versions(&mut self) {
         let unused: Vec<u64> = self.leaving.iter().filter(|v| !self.scheduler.version_in_use(**v)).copied().collect();
         for version in unused {

@@ -20,20 +20,22 @@ mod lanes;
 mod model;
 mod objective;
 mod optimizer;
+mod pass;
 mod plan;
 mod sample;
 mod scheduler;
+mod sequence;
 mod train;
 mod weights;
 
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Branch, Sequence, Span};
 pub use config::ModelConfig;
 pub use device::{register_cuda, set_threads};
 pub use engine::{Engine, EngineOptions, Generated, Request};
 pub use error::{Error, Result};
 pub use objective::{Reinforce, Stats};
+pub use sequence::{Branch, Sequence, Span};
 pub use tch::Device;
 pub use train::{Trainer, TrainerOptions};

@@ -91,6 +91,28 @@ impl Model {
         all
     }
 
+    /// The same weights, in the same memory, with gradients of their own: what one thread differentiates.
+    pub(crate) fn alias(&self) -> Model {
+        let leaf = |tensor: &Tensor| tensor.detach().set_requires_grad(true);
+        let layer = |l: &Layer| Layer {
+            norm: leaf(&l.norm),
+            qkv: leaf(&l.qkv),
+            qkv_bias: leaf(&l.qkv_bias),
+            out: leaf(&l.out),
+            mlp_norm: leaf(&l.mlp_norm),
+            gate_up: leaf(&l.gate_up),
+            down: leaf(&l.down),
+        };
+        Model {
+            config: self.config.clone(),
+            embed: leaf(&self.embed),
+            layers: self.layers.iter().map(layer).collect(),
+            norm: leaf(&self.norm),
+            head: self.head.as_ref().map(leaf),
+            frequencies: self.frequencies.shallow_clone(),
+        }
+    }
+
     /// Hugging Face's tensors of any values that lie like [`Model::parameters`]: the weights, or an optimiser's moments.
     pub(crate) fn export(&self, values: &[Tensor]) -> Weights {
         let config = &self.config;
@@ -132,25 +154,47 @@ impl Model {
     /// The final hidden states, `[kept tokens, hidden]`. `tokens` and `positions` are int64 and as long as each other; `keep`
     /// names the rows that are wanted. The last layer computes queries' outputs and its feed-forward part for those alone.
     pub(crate) fn forward(&self, tokens: &Tensor, positions: &Tensor, keep: &Tensor, attend: &mut Attend<'_>) -> Tensor {
-        let config = &self.config;
-        let (heads, kv_heads, dim) = (config.num_attention_heads as i64, config.num_key_value_heads as i64, config.head_dim() as i64);
-        let count = tokens.size()[0];
         let rotation = self.rotation(positions);
-        let mut x = self.embed.index_select(0, tokens);
-        for (number, layer) in self.layers.iter().enumerate() {
-            let qkv = linear(&self.normed(&x, &layer.norm), &layer.qkv, Some(&layer.qkv_bias));
-            let rotary = qkv.narrow(1, 0, (heads + kv_heads) * dim).view([count, heads + kv_heads, dim / 2, 2]);
-            let rotated = (rotary.view_as_complex() * &rotation).view_as_real().view([count, heads + kv_heads, dim]);
-            let values = qkv.narrow(1, (heads + kv_heads) * dim, kv_heads * dim).view([count, kv_heads, dim]);
-            let mixed = attend(number, &rotated.narrow(1, 0, heads), &rotated.narrow(1, heads, kv_heads), &values);
+        let mut x = self.embedded(tokens);
+        for number in 0..self.layers.len() {
+            let [q, k, v] = self.sides(number, &x, &rotation);
+            let mixed = attend(number, &q, &k, &v);
             if number + 1 == self.layers.len() {
                 x = x.index_select(0, keep);
             }
-            x = x + linear(&mixed, &layer.out, None);
-            let gate_up = linear(&self.normed(&x, &layer.mlp_norm), &layer.gate_up, None).chunk(2, 1);
-            x = x + linear(&(gate_up[0].silu() * &gate_up[1]), &layer.down, None);
+            x = self.mixed_in(number, &x, &mixed);
         }
-        self.normed(&x, &self.norm)
+        self.finished(&x)
+    }
+
+    /// `[tokens, hidden]`
+    pub(crate) fn embedded(&self, tokens: &Tensor) -> Tensor {
+        self.embed.index_select(0, tokens)
+    }
+
+    /// Queries, keys and values of a layer, `[tokens, heads, dim]`, from its input.
+    pub(crate) fn sides(&self, number: usize, x: &Tensor, rotation: &Tensor) -> [Tensor; 3] {
+        let (config, layer) = (&self.config, &self.layers[number]);
+        let (heads, kv_heads, dim) = (config.num_attention_heads as i64, config.num_key_value_heads as i64, config.head_dim() as i64);
+        let count = x.size()[0];
+        let qkv = linear(&self.normed(x, &layer.norm), &layer.qkv, Some(&layer.qkv_bias));
+        let rotary = qkv.narrow(1, 0, (heads + kv_heads) * dim).view([count, heads + kv_heads, dim / 2, 2]);
+        let rotated = (rotary.view_as_complex() * rotation).view_as_real().view([count, heads + kv_heads, dim]);
+        let values = qkv.narrow(1, (heads + kv_heads) * dim, kv_heads * dim).view([count, kv_heads, dim]);
+        [rotated.narrow(1, 0, heads), rotated.narrow(1, heads, kv_heads), values]
+    }
+
+    /// A layer's output, from its input and what its attention gave for the same rows.
+    pub(crate) fn mixed_in(&self, number: usize, x: &Tensor, mixed: &Tensor) -> Tensor {
+        let layer = &self.layers[number];
+        let x = x + linear(mixed, &layer.out, None);
+        let gate_up = linear(&self.normed(&x, &layer.mlp_norm), &layer.gate_up, None).chunk(2, 1);
+        &x + linear(&(gate_up[0].silu() * &gate_up[1]), &layer.down, None)
+    }
+
+    /// Final hidden states from the last layer's output.
+    pub(crate) fn finished(&self, x: &Tensor) -> Tensor {
+        self.normed(x, &self.norm)
     }
 
     /// Scores of the next token, `[rows, vocabulary]`.
@@ -163,7 +207,7 @@ impl Model {
     }
 
     /// `e^(i * position * frequency)`, `[tokens, 1, dim / 2]`.
-    fn rotation(&self, positions: &Tensor) -> Tensor {
+    pub(crate) fn rotation(&self, positions: &Tensor) -> Tensor {
         let angles = positions.to_kind(Kind::Float).unsqueeze(1) * &self.frequencies;
         Tensor::complex(&angles.cos(), &angles.sin()).unsqueeze(1)
     }

@@ -12,6 +12,8 @@ const STOP: u32 = 3;
 const BANNED: [u32; 3] = [7, 8, 90];
 
 fn config() -> ModelConfig {
+    // Tests run side by side, so each computes with one thread.
+    crate::set_threads(1);
     let policy = PolicyConfig { hidden: 32, layers: 3, heads: 4, kv_heads: 2, intermediate: 48, ..PolicyConfig::default() };
     ModelConfig::tiny(&policy, VOCABULARY).unwrap()
 }

@@ -6,15 +6,21 @@
 
 use crate::batch::{Microbatch, Packing, pack};
 use crate::engine::{BAN, ban_row};
-use crate::model::Model;
+use crate::model::{Model, download};
 use crate::objective::{self, Columns, Sums};
 use crate::optimizer::{self, AdamW};
+use crate::pass::Head;
 use crate::{Error, ModelConfig, Reinforce, Result, Sequence, Stats, init, weights};
 use std::path::Path;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// Scores of one forward pass, `targets * vocabulary`, at most.
 const SCORES: usize = 1 << 25;
+
+/// Tokens of one pass on a CPU, at most: what passes between two operations should still lie in its caches.
+const CACHED: usize = 2048;
+/// Tokens of a batch below which threads cost more than they save.
+const WORTH_A_THREAD: usize = 1024;
 
 #[derive(Clone, Debug)]
 pub struct TrainerOptions {
@@ -93,9 +99,6 @@ impl Trainer {
             .filter(|id| *id < config.vocab_size)
             .for_each(|id| banned[id] = true);
         let model = Model::new(&config, weights, options.device)?;
-        for (parameter, _) in model.parameters() {
-            let _ = parameter.set_requires_grad(true);
-        }
         let optimizer = AdamW::new(&model);
         Ok(Trainer { options, model, optimizer, reference: None, ban, banned })
     }
@@ -144,8 +147,8 @@ impl Trainer {
         let _guard = tch::no_grad_guard();
         let batches = self.pack(sequences, true)?;
         let (_, total) = totals(&batches, &Objective::Imitation);
-        let losses = batches.iter().map(|b| self.sums(b, &Objective::Imitation, total).loss.double_value(&[]));
-        Ok(losses.sum())
+        let worker = self.worker();
+        Ok(batches.iter().map(|batch| worker.evaluate(batch, &Objective::Imitation, total).loss.double_value(&[])).sum())
     }
 
     /// One step of the clipped objective on the policy's own tokens. Branches take no part.
@@ -174,19 +177,27 @@ impl Trainer {
         let batches = self.pack(std::slice::from_ref(sequence), false)?;
         let all = batches.iter().map(|batch| {
             let columns = Columns::new(&batch.targets, self.options.device);
-            crate::model::download(&objective::chosen(&self.distributions(&self.model, batch, &columns), &columns.ids))
+            download(&objective::chosen(&self.head().forward(&self.model, batch, &columns), &columns.ids))
         });
         Ok(all.flatten().collect())
     }
 
     fn pack(&self, sequences: &[Sequence], with_branches: bool) -> Result<Vec<Microbatch>> {
+        self.pack_for(self.options.device, sequences, with_branches)
+    }
+
+    fn pack_for(&self, device: Device, sequences: &[Sequence], with_branches: bool) -> Result<Vec<Microbatch>> {
         for (index, sequence) in sequences.iter().enumerate() {
             sequence.check(index, &self.model.config, &self.banned)?;
         }
+        let cpu = device == Device::Cpu;
+        let tokens: usize = sequences.iter().map(|s| s.tokens.len()).sum();
         let packing = Packing {
-            microbatch_tokens: self.options.microbatch_tokens,
+            microbatch_tokens: self.options.microbatch_tokens.min(if cpu { CACHED } else { usize::MAX }),
             microbatch_targets: (SCORES / self.model.config.vocab_size).max(256),
             in_order: self.options.deterministic,
+            blocks: !cpu,
+            threads: if cpu && tokens >= WORTH_A_THREAD { threads() } else { 1 },
             with_branches,
         };
         Ok(pack(sequences, &packing))
@@ -198,21 +209,8 @@ impl Trainer {
         if tokens == 0 {
             return Ok(Stats { finite: true, ..Stats::default() });
         }
-        for (parameter, _) in self.model.parameters() {
-            parameter.shallow_clone().zero_grad();
-        }
-        let mut loss = 0.0;
-        let mut meters = [0.0; 3];
-        for batch in &batches {
-            let sums = self.sums(batch, objective, total);
-            sums.loss.backward();
-            loss += sums.loss.double_value(&[]);
-            for (meter, value) in meters.iter_mut().zip(crate::model::download(&sums.meters)) {
-                *meter += f64::from(value) / tokens as f64;
-            }
-        }
+        let Sum { loss, meters, gradients } = self.differentiate(&batches, objective, total);
         let _guard = tch::no_grad_guard();
-        let gradients: Vec<Tensor> = self.model.parameters().iter().map(|(p, _)| p.grad()).collect();
         let grad_norm = optimizer::norm(&gradients);
         let finite = loss.is_finite() && grad_norm.is_finite();
         if finite {
@@ -220,49 +218,139 @@ impl Trainer {
             let scale = if limit > 0.0 && grad_norm > limit { limit / (grad_norm + 1e-6) } else { 1.0 };
             self.optimizer.step(&self.model, &gradients, scale, learning_rate, self.options.weight_decay);
         }
-        let [entropy, kl_old, clip_fraction] = meters;
+        let [entropy, kl_old, clip_fraction] = meters.map(|sum| sum / tokens as f64);
         Ok(Stats { loss, tokens, entropy, kl_old, clip_fraction, grad_norm, finite })
     }
 
-    fn sums(&self, batch: &Microbatch, objective: &Objective<'_>, total: f64) -> Sums {
-        let columns = Columns::new(&batch.targets, self.options.device);
-        let all = self.distributions(&self.model, batch, &columns);
-        match objective {
-            Objective::Imitation => objective::imitation(&all, &columns, total),
-            Objective::Reinforcement(options) => {
-                let reference = self.reference.as_ref().filter(|_| options.kl != 0.0).map(|model| {
-                    let _guard = tch::no_grad_guard();
-                    objective::chosen(&self.distributions(model, batch, &columns), &columns.ids)
-                });
-                objective::reinforcement(&all, &columns, total, options, reference.as_ref())
-            }
+    /// The gradient of the whole batch. On the CPU each thread takes every so many-th microbatch, computes it with that one
+    /// thread, and the sums are added in the threads' order: small operations gain nothing from being split.
+    fn differentiate(&self, batches: &[Microbatch], objective: &Objective<'_>, total: f64) -> Sum {
+        let count = if self.options.device == Device::Cpu { threads().min(batches.len()) } else { 1 };
+        if count == 1 {
+            return self.worker().sum(batches.iter(), objective, total);
         }
+        let workers: Vec<Worker> = (0..count).map(|_| self.worker()).collect();
+        let sums: Vec<Sum> = std::thread::scope(|scope| {
+            let start = |(number, worker): (usize, Worker)| {
+                scope.spawn(move || {
+                    crate::set_threads(1);
+                    worker.sum(batches.iter().skip(number).step_by(count), objective, total)
+                })
+            };
+            let running: Vec<_> = workers.into_iter().enumerate().map(start).collect();
+            running.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        });
+        let _guard = tch::no_grad_guard();
+        sums.into_iter().reduce(Sum::plus).expect("there is at least one worker")
     }
 
-    /// Log-probabilities of every id at each target, `[targets, vocabulary]`, after temperature and ban.
-    fn distributions(&self, model: &Model, batch: &Microbatch, columns: &Columns) -> Tensor {
-        let ids = |ids: &[i64]| Tensor::from_slice(ids).to_device(self.options.device);
-        let masks: Vec<Option<Tensor>> = batch.blocks.iter().map(|b| tree_mask(b, self.options.device)).collect();
-        let last = model.config.num_hidden_layers - 1;
-        let width = model.config.hidden_size as i64;
-        let hidden = model.forward(&ids(&batch.tokens), &ids(&batch.positions), &columns.rows, &mut |layer, q, k, v| {
-            let blocks = batch.blocks.iter().zip(&masks).map(|(block, mask)| {
-                let side =
-                    |x: &Tensor| x.narrow(0, block.offset, block.rows * block.len).unflatten(0, [block.rows, block.len]).transpose(1, 2);
-                let mixed =
-                    Tensor::scaled_dot_product_attention(&side(q), &side(k), &side(v), mask.as_ref(), 0.0, mask.is_none(), None, true);
-                mixed.transpose(1, 2).reshape([block.rows * block.len, width])
-            });
-            let mut parts: Vec<Tensor> = blocks.collect();
-            let all = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0) };
-            if layer == last { all.index_select(0, &columns.rows) } else { all }
-        });
-        let mut logits = model.logits(&hidden).narrow(0, 0, columns.ids.size()[0]);
-        if self.options.temperature > 0.0 && self.options.temperature != 1.0 {
-            logits = logits / self.options.temperature;
-        }
-        (logits + &self.ban).log_softmax(-1, Kind::Float)
+    /// Gradients of the imitation loss, computed the way a GPU's are, or the CPU's.
+    #[cfg(test)]
+    pub(crate) fn gradients(&self, sequences: &[Sequence], as_on_gpu: bool) -> Result<Vec<Tensor>> {
+        let device = if as_on_gpu { Device::Cuda(0) } else { Device::Cpu };
+        let batches = self.pack_for(device, sequences, true)?;
+        let (_, total) = totals(&batches, &Objective::Imitation);
+        Ok(self.worker().sum(batches.iter(), &Objective::Imitation, total).gradients)
     }
+
+    fn head(&self) -> Head<'_> {
+        Head { ban: &self.ban, temperature: self.options.temperature }
+    }
+
+    fn worker(&self) -> Worker {
+        Worker {
+            model: self.model.alias(),
+            reference: self.reference.as_ref().map(Model::alias),
+            ban: self.ban.shallow_clone(),
+            temperature: self.options.temperature,
+            device: self.options.device,
+        }
+    }
+}
+
+/// What one thread needs to compute gradients: the same weights with gradients of its own.
+struct Worker {
+    model: Model,
+    reference: Option<Model>,
+    ban: Tensor,
+    temperature: f64,
+    device: Device,
+}
+
+/// Loss, meters and gradients of some microbatches.
+struct Sum {
+    loss: f64,
+    /// Entropy, mismatch, clipped tokens.
+    meters: [f64; 3],
+    gradients: Vec<Tensor>,
+}
+
+impl Sum {
+    fn plus(mut self, other: Sum) -> Sum {
+        self.loss += other.loss;
+        self.meters.iter_mut().zip(other.meters).for_each(|(a, b)| *a += b);
+        for (gradient, more) in self.gradients.iter_mut().zip(&other.gradients) {
+            let _ = gradient.g_add_(more);
+        }
+        self
+    }
+}
+
+impl Worker {
+    fn sum<'a>(&self, batches: impl Iterator<Item = &'a Microbatch>, objective: &Objective<'_>, total: f64) -> Sum {
+        let (mut loss, mut meters) = (0.0, [0.0; 3]);
+        for batch in batches {
+            let sums = self.differentiate(batch, objective, total);
+            loss += sums.loss.double_value(&[]);
+            meters.iter_mut().zip(download(&sums.meters)).for_each(|(meter, value)| *meter += f64::from(value));
+        }
+        Sum { loss, meters, gradients: self.model.parameters().iter().map(|(p, _)| p.grad()).collect() }
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head { ban: &self.ban, temperature: self.temperature }
+    }
+
+    fn differentiate(&self, batch: &Microbatch, objective: &Objective<'_>, total: f64) -> Sums {
+        if !batch.blocks.is_empty() {
+            let sums = self.evaluate(batch, objective, total);
+            sums.loss.backward();
+            return sums;
+        }
+        let columns = Columns::new(&batch.targets, self.device);
+        let reference = self.reference_logprobs(batch, &columns, objective);
+        self.head().backward(&self.model, batch, &columns, |all| {
+            let sums = objective.sums(all, &columns, total, reference.as_ref());
+            (sums.loss.shallow_clone(), sums)
+        })
+    }
+
+    fn evaluate(&self, batch: &Microbatch, objective: &Objective<'_>, total: f64) -> Sums {
+        let columns = Columns::new(&batch.targets, self.device);
+        let reference = self.reference_logprobs(batch, &columns, objective);
+        objective.sums(&self.head().forward(&self.model, batch, &columns), &columns, total, reference.as_ref())
+    }
+
+    /// Of each target under the reference policy, where the objective asks for it.
+    fn reference_logprobs(&self, batch: &Microbatch, columns: &Columns, objective: &Objective<'_>) -> Option<Tensor> {
+        let asked = matches!(objective, Objective::Reinforcement(options) if options.kl != 0.0);
+        let reference = self.reference.as_ref().filter(|_| asked)?;
+        Some(tch::no_grad(|| objective::chosen(&self.head().forward(reference, batch, columns), &columns.ids)))
+    }
+}
+
+impl Objective<'_> {
+    fn sums(&self, all: &Tensor, columns: &Columns, total: f64, reference: Option<&Tensor>) -> Sums {
+        match self {
+            Objective::Imitation => objective::imitation(all, columns, total),
+            Objective::Reinforcement(options) => objective::reinforcement(all, columns, total, options, reference),
+        }
+    }
+}
+
+/// Threads that [`crate::set_threads`] allows.
+fn threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1)
 }
 
 /// Trained tokens of a batch, and what its loss is divided by.
@@ -274,13 +362,6 @@ fn totals(batches: &[Microbatch], objective: &Objective<'_>) -> (u64, f64) {
         Objective::Reinforcement(_) => tokens as f64,
     };
     (tokens as u64, if total > 0.0 { total } else { 1.0 })
-}
-
-fn tree_mask(block: &crate::batch::Block, device: Device) -> Option<Tensor> {
-    if block.mask.is_empty() {
-        return None;
-    }
-    Some(Tensor::from_slice(&block.mask).view([block.rows, 1, block.len, block.len]).to_device(device))
 }
 
 const _: () = assert!(BAN < -1e8, "a banned id's probability must be exactly 0");

@@ -13,6 +13,8 @@ mod held;
 mod sink;
 
 #[cfg(test)]
+mod sim_tests;
+#[cfg(test)]
 mod tests;
 
 use commit::{Commit, Done};

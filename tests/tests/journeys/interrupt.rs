@@ -6,7 +6,7 @@ use std::time::Duration;
 
 #[test]
 fn ctrl_c_leaves_nothing_running() -> Result<()> {
-    let mut journey = Journey::start(&small_pipeline(false).replace("batches = 6", "batches = 1000"), &[])?;
+    let mut journey = Journey::start(&small_pipeline(false).replace("batches = 40", "batches = 4000"), &[])?;
     let heard = journey.wait_until(Duration::from_secs(60), "all six stages", |all| {
         let stages: std::collections::BTreeSet<&str> = all.values().map(|p| p.stage.as_str()).collect();
         stages.len() == 6

@@ -24,9 +24,19 @@ fn sampled_logprobs_are_the_trainers() {
 }
 
 #[test]
+fn the_cache_of_a_gpu_gives_the_same_logprobs() {
+    let trainer = trainer();
+    for options in [EngineOptions::default(), EngineOptions { max_num_batched_tokens: 17, ..EngineOptions::default() }] {
+        let mut engine = engine(&trainer, options);
+        engine.use_device_cache();
+        check_against_trainer(&trainer, &PLAY.run(&mut engine, |_| 1));
+    }
+}
+
+#[test]
 fn eviction_between_turns_changes_no_logprob() {
     let trainer = trainer();
-    // One MiB holds about 2,700 tokens of this model: some rollouts' keys and values are lost between turns.
+    // One MiB holds about 1,800 tokens of this model: some rollouts' keys and values are lost between turns.
     let mut engine = engine(&trainer, EngineOptions { kv_cache_mib: 1, ..EngineOptions::default() });
     let play = Play { rollouts: 24, turns: 4, prompt: 30, max_tokens: 6 };
     check_against_trainer(&trainer, &play.run(&mut engine, |_| 1));

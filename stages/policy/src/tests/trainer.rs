@@ -61,6 +61,37 @@ fn packing_does_not_change_the_loss() {
 }
 
 #[test]
+fn threads_share_a_batch_and_change_nothing_but_rounding() {
+    let sequences: Vec<Sequence> = (0..12).map(|i| plain(i, 150, &[(5, 9), (20, 20 + i), (140, 150)])).collect();
+    let step = |threads: usize| {
+        let mut trainer = trainer();
+        crate::set_threads(threads);
+        let stats = trainer.imitate(&sequences, 1e-3).unwrap();
+        (stats, trainer.imitation_loss(&sequences).unwrap())
+    };
+    let ((one, after_one), (two, after_two)) = (step(1), step(2));
+    assert!((one.loss - two.loss).abs() < 1e-5 && (one.grad_norm - two.grad_norm).abs() < 1e-4 * one.grad_norm);
+    assert!((one.entropy - two.entropy).abs() < 1e-5 && (after_one - after_two).abs() < 1e-3);
+    assert_eq!(step(2).0, two);
+}
+
+/// The gradient of attention is worked out by hand on the CPU; libtorch's own differentiation is the judge.
+#[test]
+fn gradients_are_libtorchs() {
+    let trainer = trainer();
+    let mut tree = plain(1, 50, &[(3, 9), (40, 50)]);
+    tree.branches = vec![Branch { after: 12, tokens: words(70, 5), weight: 0.5 }, Branch { after: 30, tokens: words(71, 7), weight: 2.0 }];
+    let sequences = [tree, plain(2, 37, &[(1, 37)]), plain(3, 20, &[(10, 20)])];
+    let by_hand = trainer.gradients(&sequences, false).unwrap();
+    let by_libtorch = trainer.gradients(&sequences, true).unwrap();
+    assert_eq!(by_hand.len(), by_libtorch.len());
+    for (number, (a, b)) in by_hand.iter().zip(&by_libtorch).enumerate() {
+        let (difference, size) = ((a - b).norm().double_value(&[]), b.norm().double_value(&[]));
+        assert!(size > 0.0 && difference < 1e-4 * size, "parameter {number}: {difference} of {size}");
+    }
+}
+
+#[test]
 fn imitation_learns_a_batch_by_heart() {
     let mut trainer = Trainer::new(config(), 2, options()).unwrap();
     let sequences: Vec<Sequence> = (0..3).map(|i| plain(i, 24, &[(4, 8), (12, 24)])).collect();

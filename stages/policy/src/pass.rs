@@ -1,0 +1,159 @@
+//! One forward or backward pass over a microbatch.
+//!
+//! On a GPU libtorch differentiates the whole of it. On the CPU attention is ours, and libtorch cannot see through it: there each
+//! layer is differentiated in two parts, before and after its attention, and the gradients are handed from part to part.
+
+use crate::attention::Heads;
+use crate::attention::gradient::{self, Inputs, Whole};
+use crate::batch::{Block, Microbatch};
+use crate::cache::fetch;
+use crate::model::Model;
+use crate::objective::Columns;
+use tch::{Device, Kind, Tensor};
+
+/// Log-probabilities of every id at each target, `[targets, vocabulary]`, after temperature and ban.
+pub(crate) struct Head<'a> {
+    pub(crate) ban: &'a Tensor,
+    pub(crate) temperature: f64,
+}
+
+impl Head<'_> {
+    fn distributions(&self, model: &Model, hidden: &Tensor, columns: &Columns) -> Tensor {
+        let mut logits = model.logits(hidden).narrow(0, 0, columns.ids.size()[0]);
+        if self.temperature > 0.0 && self.temperature != 1.0 {
+            logits = logits / self.temperature;
+        }
+        (logits + self.ban).log_softmax(-1, Kind::Float)
+    }
+
+    /// The distributions at the targets. On a GPU they carry a gradient, where one is wanted.
+    pub(crate) fn forward(&self, model: &Model, batch: &Microbatch, columns: &Columns) -> Tensor {
+        let device = columns.ids.device();
+        let (tokens, positions) = inputs(batch, device);
+        let last = model.config.num_hidden_layers - 1;
+        let width = model.config.hidden_size as i64;
+        let masks: Vec<Option<Tensor>> = batch.blocks.iter().map(|b| mask(batch, b, device)).collect();
+        let hidden = model.forward(&tokens, &positions, &columns.rows, &mut |layer, q, k, v| {
+            let all = if batch.blocks.is_empty() {
+                let sides = Sides::fetch(model, [q, k, v]);
+                Tensor::from_slice(&gradient::forward(sides.inputs(), &batch.sequences)).view([-1, width])
+            } else {
+                let parts: Vec<Tensor> =
+                    batch.blocks.iter().zip(&masks).map(|(block, mask)| rectangle(block, mask.as_ref(), [q, k, v])).collect();
+                Tensor::cat(&parts, 0)
+            };
+            if layer == last { all.index_select(0, &columns.rows) } else { all }
+        });
+        self.distributions(model, &hidden, columns)
+    }
+
+    /// Adds the gradient of `loss` to the model's, on the CPU. `loss` takes the distributions; what it gives beside is given back.
+    pub(crate) fn backward<T>(&self, model: &Model, batch: &Microbatch, columns: &Columns, loss: impl FnOnce(&Tensor) -> (Tensor, T)) -> T {
+        let (tokens, positions) = inputs(batch, Device::Cpu);
+        let rotation = model.rotation(&positions);
+        let layers = model.config.num_hidden_layers;
+        let embedded = model.embedded(&tokens);
+        let mut x = leaf(&embedded);
+        let mut stages = Vec::with_capacity(layers);
+        for number in 0..layers {
+            let parts = model.sides(number, &x, &rotation);
+            let sides = Sides::fetch(model, [&parts[0], &parts[1], &parts[2]]);
+            let out = gradient::forward(sides.inputs(), &batch.sequences);
+            let mixed = leaf(&Tensor::from_slice(&out).view([-1, model.config.hidden_size as i64]));
+            let y = if number + 1 == layers {
+                model.mixed_in(number, &x.index_select(0, &columns.rows), &mixed.index_select(0, &columns.rows))
+            } else {
+                model.mixed_in(number, &x, &mixed)
+            };
+            let next = leaf(&y);
+            stages.push(Stage { x, parts, sides, out, mixed, y });
+            x = next;
+        }
+        let (loss, rest) = loss(&self.distributions(model, &model.finished(&x), columns));
+        loss.backward();
+        for stage in stages.into_iter().rev() {
+            stage.backward(&x.grad(), &batch.sequences);
+            x = stage.x;
+        }
+        hand_on(&embedded, &x.grad()).backward();
+        rest
+    }
+}
+
+/// One layer on its way back.
+struct Stage {
+    /// Its input, with a gradient of its own.
+    x: Tensor,
+    /// Queries, keys and values, made from `x`.
+    parts: [Tensor; 3],
+    sides: Sides,
+    out: Vec<f32>,
+    /// Attention's output, with a gradient of its own.
+    mixed: Tensor,
+    /// The layer's output, made from `x` and `mixed`.
+    y: Tensor,
+}
+
+impl Stage {
+    /// Takes the gradient of the layer's output to its input and weights.
+    fn backward(&self, y_gradient: &Tensor, sequences: &[Whole]) {
+        hand_on(&self.y, y_gradient).backward();
+        let mut out_gradient = vec![];
+        fetch(&self.mixed.grad(), &mut out_gradient);
+        let gradients = gradient::backward(self.sides.inputs(), sequences, &self.out, &out_gradient);
+        let [q, k, v] = &self.parts;
+        let whole = |part: &Tensor, gradient: &[f32]| hand_on(part, &Tensor::from_slice(gradient).view_as(part));
+        (whole(q, &gradients.q) + whole(k, &gradients.k) + whole(v, &gradients.v)).backward();
+    }
+}
+
+/// Queries, keys and values on the host.
+struct Sides {
+    heads: Heads,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+impl Sides {
+    fn fetch(model: &Model, parts: [&Tensor; 3]) -> Sides {
+        let config = &model.config;
+        let heads = Heads { heads: config.num_attention_heads, kv_heads: config.num_key_value_heads, dim: config.head_dim() };
+        let [q, k, v] = parts.map(|part| {
+            let mut values = vec![];
+            fetch(&part.detach(), &mut values);
+            values
+        });
+        Sides { heads, q, k, v }
+    }
+
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs { heads: self.heads, q: &self.q, k: &self.k, v: &self.v }
+    }
+}
+
+fn inputs(batch: &Microbatch, device: Device) -> (Tensor, Tensor) {
+    (Tensor::from_slice(&batch.tokens).to_device(device), Tensor::from_slice(&batch.positions).to_device(device))
+}
+
+fn leaf(value: &Tensor) -> Tensor {
+    value.detach().set_requires_grad(true)
+}
+
+/// A number whose gradient with respect to `value` is `gradient`.
+fn hand_on(value: &Tensor, gradient: &Tensor) -> Tensor {
+    (value * gradient).sum(Kind::Float)
+}
+
+fn mask(batch: &Microbatch, block: &Block, device: Device) -> Option<Tensor> {
+    let (rows, len) = (block.rows as i64, block.len as i64);
+    Some(Tensor::from_slice(&batch.mask(block)?).view([rows, 1, len, len]).to_device(device))
+}
+
+/// Attention of one block by libtorch, `[tokens, heads * dim]`.
+fn rectangle(block: &Block, mask: Option<&Tensor>, parts: [&Tensor; 3]) -> Tensor {
+    let (offset, rows, len) = (block.offset as i64, block.rows as i64, block.len as i64);
+    let [q, k, v] = parts.map(|x| x.narrow(0, offset, rows * len).unflatten(0, [rows, len]).transpose(1, 2));
+    let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, mask.is_none(), None, true);
+    mixed.transpose(1, 2).reshape([rows * len, -1])
+}
