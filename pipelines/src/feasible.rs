@@ -55,7 +55,11 @@ fn measure(pipeline: &Pipeline, ends: &[End]) -> Share {
     let mut binds: BTreeMap<&'static str, usize> = BTreeMap::new();
     for end in ends.iter().filter(|end| !end.success) {
         let limit = match end.reason {
-            EndReason::LengthTotal => "limits.episode_tokens",
+            // The stepper says which of the token limits it met.
+            EndReason::LengthTotal => ["limits.reply_tokens", "prompt.segment_tokens"]
+                .into_iter()
+                .find(|limit| end.note.contains(limit))
+                .unwrap_or("limits.episode_tokens"),
             EndReason::OutOfSteps if end.turns.len() as u32 >= pipeline.limits.turns => "limits.turns",
             EndReason::OutOfSteps => "limits.steps",
             _ if end.turns.iter().any(|t| t.cut) => "limits.reply_tokens",

@@ -74,6 +74,10 @@ impl Summary {
         let passes = j["validation"].as_array().cloned().unwrap_or_default();
         let shown = |pass: Option<&Value>| pass.map_or_else(|| "not measured".to_string(), describe_pass);
         table.add_row(["held-out success before", &shown(passes.first())]);
+        for pass in passes.iter().skip(1).rev().skip(1).rev() {
+            let name = format!("… after {}", pass["phase"].as_str().unwrap_or_default());
+            table.add_row([name.as_str(), &shown(Some(pass))]);
+        }
         table.add_row(["held-out success after", &shown(passes.get(1..).and_then(<[Value]>::last))]);
         table.add_row(["turns", &format!("{:.0} ({:.0} a second)", number(&j["turns"]), number(&j["turns_per_second"]))]);
         table.add_row(["tokens trained", &format!("{:.0}", number(&j["result"]["trained_tokens"]))]);

@@ -299,6 +299,8 @@ pub struct LearnerConfig {
     pub idle: bool,
     /// Validate the first and the last version.
     pub validate: bool,
+    /// Validate what each phase before the last one came to as well.
+    pub validate_phases: bool,
     /// Say so when no group differed in task reward for this many batches.
     pub no_signal_batches: u32,
 }
@@ -314,6 +316,7 @@ impl Default for LearnerConfig {
             checkpoint_every: 1,
             idle: false,
             validate: true,
+            validate_phases: false,
             no_signal_batches: 10,
         }
     }

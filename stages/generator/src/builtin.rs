@@ -95,7 +95,44 @@ impl Engine for Builtin {
             running: (self.engine.running() + self.engine.waiting()) as u64,
             kv_used_mib: self.engine.kv_use() * self.kv_cache_mib,
             computing_s: self.computing_s,
-            ..Load::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::Sampling;
+    use std::sync::Arc;
+
+    #[test]
+    fn it_samples_with_the_weights_it_was_given_and_never_a_banned_token() {
+        let text = "name = \"t\"\n[world]\nname = \"frozenlake\"\n[policy]\nhidden = 16\nlayers = 1\nheads = 2\nkv_heads = 1\nintermediate = 32\n[generator]\nthreads = 1\nkv_cache_mib = 8\n[[schedule]]\nphase = \"grpo\"\nbatch = 1\n";
+        let pipeline = Pipeline::parse(text).unwrap();
+        let (tokenizer, tokenizer_config) = context::train_small(&["P _ G".to_string()], &["Left".into(), "Right".into()], 300).unwrap();
+        let context = context::Context::from_files(&tokenizer, &tokenizer_config, context::ImageSettings::default()).unwrap();
+        let config = policy::ModelConfig::tiny(&pipeline.policy, context.tokenizer.vocab_size()).unwrap();
+        let (stop, banned) = (context.tokenizer.stop_ids(), context.tokenizer.banned_ids(config.vocab_size));
+        let weights = policy::Trainer::new(config.clone(), 1, policy::TrainerOptions::default()).unwrap().weights();
+        let files = Files { context: Arc::new(context), config: config.to_json().into_bytes() };
+        let mut engine = Builtin::new(&pipeline, &files).unwrap();
+        engine.load(3, &weights).unwrap();
+        assert!(engine.load(4, b"torn").is_err());
+        let sampling = Sampling { max_tokens: 12, ..Sampling::default() };
+        for ticket in 0..4 {
+            let sampling = Sampling { seed: ticket, ..sampling.clone() };
+            let request =
+                Request { ticket, rollout: ticket, group: 0, tokens: vec![1, 5, 6], version: 3, sampling, stop_ids: stop.clone() };
+            assert_eq!(engine.submit(request), Ok(None));
+        }
+        let mut done = vec![];
+        while engine.has_work() {
+            done.extend(engine.step().unwrap());
+        }
+        assert_eq!(done.len(), 4);
+        for reply in done {
+            assert_eq!((reply.logprobs.len(), reply.versions), (reply.tokens.len(), vec![(3, reply.tokens.len() as u32)]));
+            assert!(reply.tokens.iter().all(|id| !banned.contains(id)));
         }
     }
 }

@@ -40,8 +40,6 @@ pub struct Generated {
 pub struct Load {
     /// Replies being decoded, and those that wait for room.
     pub running: u64,
-    /// Prompt tokens computed so far; what a kept prefix saved is not in it.
-    pub prefill_tokens: u64,
     pub kv_used_mib: f64,
     /// Seconds spent computing so far.
     pub computing_s: f64,

@@ -491,7 +491,6 @@ impl Stage for Generator {
         let gauges = BTreeMap::from([
             ("tokens_sampled_total", self.counts.tokens as f64),
             ("prompt_tokens_total", self.counts.prompt_tokens as f64),
-            ("prefill_tokens_total", load.prefill_tokens as f64),
             ("running", load.running as f64),
             ("kv_used_mib", load.kv_used_mib),
             ("computing_seconds_total", load.computing_s),

@@ -68,7 +68,9 @@ impl<M: Maker> Learner<M> {
             if !self.is_phase_over(config) {
                 break;
             }
+            let phase = config.phase.as_str();
             self.known.state.next_phase();
+            self.validate_phase(phase);
             self.put_away(now);
         }
         if self.known.state.config(&self.place.pipeline).is_none() {
@@ -82,6 +84,18 @@ impl<M: Maker> Learner<M> {
         if self.pending.now || due {
             self.order(|snapshot| Order::Commit { snapshot }, true, out);
         }
+    }
+
+    /// Where the pipeline asks for it, what a phase before the last one came to is validated beside the training that goes on.
+    fn validate_phase(&mut self, phase: &str) {
+        let learner = &self.place.pipeline.learner;
+        let state = &mut self.known.state;
+        let is_last = state.config(&self.place.pipeline).is_none();
+        let version = state.version;
+        if !learner.validate || !learner.validate_phases || is_last || state.passes.iter().any(|p| p.version == version) {
+            return;
+        }
+        state.passes.push(Pass { version, phase: phase.into(), ..Pass::default() });
     }
 
     fn is_phase_over(&self, config: &PhaseConfig) -> bool {

@@ -135,3 +135,57 @@ impl Optimiser for Trainer {
         self.trainer().weights()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use learner::tokens::{Branch, Span};
+
+    fn torch() -> (Torch, Files) {
+        let text = "name = \"t\"\n[world]\nname = \"frozenlake\"\n[policy]\nhidden = 16\nlayers = 1\nheads = 2\nkv_heads = 1\nintermediate = 32\n[learner]\nthreads = 1\n[[schedule]]\nphase = \"grpo\"\nbatch = 1\n";
+        let pipeline = Pipeline::parse(text).unwrap();
+        let (tokenizer, tokenizer_config) = context::train_small(&["P _ G".to_string()], &["Left".into(), "Right".into()], 300).unwrap();
+        let size = Tokenizer::from_files(&tokenizer, &tokenizer_config).unwrap().vocab_size();
+        let config = policy::ModelConfig::tiny(&pipeline.policy, size).unwrap().to_json().into_bytes();
+        (Torch::new(pipeline), Files { tokenizer, tokenizer_config, config })
+    }
+
+    fn lessons() -> Vec<Sequence> {
+        let plain =
+            Sequence { tokens: vec![9, 8, 7, 6, 5], trained: vec![Span { start: 2, end: 5, advantage: 1.0 }], ..Sequence::default() };
+        let branch = Branch { after: 2, tokens: vec![7, 6], weight: 1.0 };
+        vec![plain, Sequence { tokens: vec![9, 8, 3], branches: vec![branch], ..Sequence::default() }]
+    }
+
+    #[test]
+    fn a_restored_policy_goes_on_as_if_nothing_had_been() {
+        let (mut torch, files) = torch();
+        let (mut first, digests) = torch.create(&files).unwrap();
+        assert_eq!(digests.tokenizer, blake3::hash(&files.tokenizer).to_hex().to_string());
+        let before = first.imitation_loss(&lessons()).unwrap();
+        for _ in 0..5 {
+            assert_eq!(first.imitate(&lessons(), 1e-2).unwrap().tokens, 5, "spans and labels are counted");
+        }
+        assert!(first.imitation_loss(&lessons()).unwrap() < before);
+        let folder = tempfile::tempdir().unwrap();
+        first.save(folder.path()).unwrap();
+        assert!(folder.path().join("tokenizer.json").is_file(), "the folder is a whole policy");
+        let (mut second, _) = torch.restore(&files, folder.path(), Some(folder.path())).unwrap();
+        first.imitate(&lessons(), 1e-2).unwrap();
+        second.imitate(&lessons(), 1e-2).unwrap();
+        assert_eq!(first.weights(), second.weights(), "weights and moments came back");
+    }
+
+    #[test]
+    fn reinforcement_moves_towards_what_was_good() {
+        let (mut torch, files) = torch();
+        let (mut trainer, _) = torch.create(&files).unwrap();
+        let mut good = lessons().remove(0);
+        good.old_logprobs = trainer.trainer().logprobs(&sequences(std::slice::from_ref(&good))[0]).unwrap();
+        let options = Reinforce { clip: [0.2, 0.28], entropy: 0.0, kl: 0.0, learning_rate: 1e-2 };
+        let stats = trainer.reinforce(std::slice::from_ref(&good), &options).unwrap();
+        assert!(stats.finite && stats.tokens == 3 && stats.kl_old < 1e-6, "{stats:?}");
+        let after = trainer.trainer().logprobs(&sequences(std::slice::from_ref(&good))[0]).unwrap();
+        assert!(after.iter().sum::<f32>() > good.old_logprobs.iter().sum::<f32>());
+    }
+}

@@ -230,3 +230,13 @@ fn draining_keeps_what_is_decided() {
     rig.run(100);
     audit(&rig);
 }
+
+#[test]
+fn a_folder_that_cannot_be_written_ends_it_with_one_line() {
+    let mut rig = rig(SCHEDULE);
+    std::fs::write(rig.folder.path().join("checkpoints"), "a file").unwrap();
+    rig.run(100);
+    let (code, message) = rig.exit.clone().unwrap();
+    assert_eq!(code, 1);
+    assert!(message.contains("checkpoints") && !message.contains('\n'), "{message}");
+}
