@@ -4,7 +4,7 @@
 //! each action is one token.
 
 use anyhow::{Context, Result};
-use schemas::pipeline::{PolicyConfig, Pipeline};
+use schemas::pipeline::{Pipeline, PolicyConfig};
 use std::path::Path;
 use worlds::Kind;
 

@@ -17,8 +17,8 @@ pub(crate) struct Loaded {
 /// One line for the first thing that is wrong.
 pub(crate) fn load(path: &Path) -> Result<Loaded> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("`{shown}` cannot be read; hint: pipelines lie in pipelines/*.toml"))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("`{shown}` cannot be read; hint: pipelines lie in pipelines/*.toml"))?;
     let pipeline = parse(&text).map_err(|line| anyhow::anyhow!("{shown}: {line}"))?;
     Ok(Loaded { pipeline, text })
 }
@@ -140,9 +140,9 @@ fn model(p: &Pipeline, c: &mut Checks) {
         c.range("policy.layers", m.layers, 1, 256);
         c.range("policy.heads", m.heads, 1, 256);
         c.range("policy.vocabulary", m.vocabulary, 300, 1 << 20);
-        let whole = m.heads > 0 && m.hidden % m.heads == 0 && (m.hidden / m.heads) % 2 == 0;
+        let whole = m.heads > 0 && m.hidden.is_multiple_of(m.heads) && (m.hidden / m.heads).is_multiple_of(2);
         c.require(whole, "policy.heads", m.heads, format!("a divisor of hidden ({}) that leaves an even head size", m.hidden), "");
-        let grouped = m.kv_heads > 0 && m.heads % m.kv_heads.max(1) == 0;
+        let grouped = m.kv_heads > 0 && m.heads.is_multiple_of(m.kv_heads.max(1));
         c.require(grouped, "policy.kv_heads", m.kv_heads, format!("a divisor of heads ({})", m.heads), "");
     }
     let s = &p.sampling;
@@ -180,7 +180,13 @@ fn schedule(p: &Pipeline, c: &mut Checks) {
         c.require(bounded, "schedule.minutes", phase.minutes, "minutes, batches or patience above 0 in each phase", "a phase must end");
         c.range("schedule.batch", phase.batch, 1, 1 << 20);
         c.range("schedule.epochs", phase.epochs, 1, 64);
-        c.require(phase.learning_rate > 0.0 && phase.learning_rate < 1.0, "schedule.learning_rate", phase.learning_rate, "between 0 and 1", "");
+        c.require(
+            phase.learning_rate > 0.0 && phase.learning_rate < 1.0,
+            "schedule.learning_rate",
+            phase.learning_rate,
+            "between 0 and 1",
+            "",
+        );
         if p.deterministic {
             let hint = "the clock decides nothing in a deterministic run";
             c.require(phase.minutes == 0.0, "schedule.minutes", phase.minutes, "0 where deterministic = true", hint);
@@ -188,7 +194,13 @@ fn schedule(p: &Pipeline, c: &mut Checks) {
         let imitates = matches!(phase.phase, Phase::Imitation | Phase::Format);
         let name = phase.phase.as_str();
         let order = "the order is imitation or format, then dagger, then grpo";
-        c.require(!(imitates && acted), "schedule.phase", format!("`{name}` after a phase in which the policy acts"), "imitation and format first", order);
+        c.require(
+            !(imitates && acted),
+            "schedule.phase",
+            format!("`{name}` after a phase in which the policy acts"),
+            "imitation and format first",
+            order,
+        );
         acted |= !imitates;
     }
     let after_grpo = p.schedule.iter().skip_while(|s| s.phase != Phase::Grpo).any(|s| s.phase == Phase::Dagger);

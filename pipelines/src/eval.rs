@@ -81,9 +81,8 @@ fn episodes_digest(pipeline: &Pipeline) -> Result<String> {
 /// The expert, in this process.
 fn expert(pipeline: &Pipeline) -> Result<Value> {
     let kind = kinds::kind(pipeline)?;
-    let tasks = (0..pipeline.episodes.validation)
-        .map(|number| kind.held_out(number).map_err(anyhow::Error::msg))
-        .collect::<Result<Vec<_>>>()?;
+    let tasks =
+        (0..pipeline.episodes.validation).map(|number| kind.held_out(number).map_err(anyhow::Error::msg)).collect::<Result<Vec<_>>>()?;
     let ends = loopback::run_expert(pipeline, &kind, Split::Val, &tasks)?;
     let count = ends.len().max(1) as f64;
     let share = |holds: &dyn Fn(&schemas::End) -> bool| ends.iter().filter(|e| holds(e)).count() as f64 / count;

@@ -26,7 +26,10 @@ pub(crate) struct Share {
 impl std::fmt::Display for Share {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Share { solved, asked, mean_turns, mean_tokens, .. } = self;
-        write!(f, "the expert solves {solved} of {asked} episodes within the limits ({mean_turns:.1} turns, {mean_tokens:.0} tokens on average)")
+        write!(
+            f,
+            "the expert solves {solved} of {asked} episodes within the limits ({mean_turns:.1} turns, {mean_tokens:.0} tokens on average)"
+        )
     }
 }
 

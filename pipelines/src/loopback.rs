@@ -4,11 +4,11 @@
 //! with it. The two stages' own logic runs; only the messages between them take a short way.
 
 use anyhow::{Result, bail};
+use env_stepper::Stepper;
 use kit::stage::{Delivered, Delivery, Durable, Identity, Input, Now, Output, Stage};
 use schemas::pipeline::Pipeline;
 use schemas::subjects::{self, Stream};
 use schemas::{End, Episode, EpisodeId, Mode, PolicyPin, SceneRef, Split};
-use env_stepper::Stepper;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use worlds::{Kind, Task};
@@ -83,7 +83,8 @@ impl Loopback {
             folder: std::path::PathBuf::from("."),
             pipeline: pipeline.clone(),
         };
-        let stepper: Box<dyn Stage> = Box::new(Stepper::new(&identity("env-stepper-1"), kind, env_stepper::Options { slots: SLOTS as u32, ..Default::default() }));
+        let stepper: Box<dyn Stage> =
+            Box::new(Stepper::new(&identity("env-stepper-1"), kind, env_stepper::Options { slots: SLOTS as u32, ..Default::default() }));
         let renderer: Box<dyn Stage> = Box::new(prompt_renderer::Renderer::new(identity("prompt-renderer-1")));
         let inputs = VecDeque::from([(true, Input::Started), (false, Input::Started)]);
         Loopback { stepper, renderer, objects, inputs, ends: BTreeMap::new(), sequence: 0, mono_ms: 0 }

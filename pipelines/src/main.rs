@@ -244,7 +244,13 @@ async fn rejected(command: RejectedCommand, nats: &str) -> Result<ExitCode> {
     match command {
         RejectedCommand::Ls { run } => {
             for (number, message) in messages::rejected(&client, &run).await? {
-                println!("{number:>6}  {:<16} {:<44} {:>8} bytes  {}", message.stage, message.subject, message.payload.len(), message.reason);
+                println!(
+                    "{number:>6}  {:<16} {:<44} {:>8} bytes  {}",
+                    message.stage,
+                    message.subject,
+                    message.payload.len(),
+                    message.reason
+                );
             }
         }
         RejectedCommand::Show { run, number } => {

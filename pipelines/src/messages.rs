@@ -86,7 +86,8 @@ pub(crate) async fn feed(client: &async_nats::Client, file: &Path, run: Option<&
 /// What a run could not handle, by its number in the stream.
 pub(crate) async fn rejected(client: &async_nats::Client, run: &str) -> Result<Vec<(u64, Rejected)>> {
     let jetstream = async_nats::jetstream::new(client.clone());
-    let mut stream = jetstream.get_stream(subjects::stream(run, Stream::Rejected)).await.with_context(|| format!("run `{run}` has no stream"))?;
+    let mut stream =
+        jetstream.get_stream(subjects::stream(run, Stream::Rejected)).await.with_context(|| format!("run `{run}` has no stream"))?;
     let state = stream.info().await?.state.clone();
     let mut found = Vec::new();
     for sequence in state.first_sequence..=state.last_sequence {

@@ -160,7 +160,9 @@ pub(crate) fn beside_this(stage: &str) -> Result<PathBuf> {
     // Test binaries lie one folder deeper.
     let candidates = [folder.join(stage), folder.join("..").join(stage)];
     let found = candidates.into_iter().find(|path| path.is_file());
-    found.with_context(|| format!("`{stage}` is not beside `errand` in {}; hint: cargo build --release --workspace --bins", folder.display()))
+    found.with_context(|| {
+        format!("`{stage}` is not beside `errand` in {}; hint: cargo build --release --workspace --bins", folder.display())
+    })
 }
 
 pub(crate) fn last_line(path: &Path) -> String {

@@ -36,7 +36,13 @@ pub(crate) async fn trace(folder: &Path, run: &str, episode: EpisodeId) -> Resul
     for turn in &turns {
         for (index, step) in steps(&turn.trail).into_iter().enumerate() {
             let number = if index == 0 { turn.turn.to_string() } else { String::new() };
-            table.add_row([number, step.stage, format!("{:.3}", step.waited_ms), format!("{:.3}", step.worked_ms), format!("{:.3}", step.since_ms)]);
+            table.add_row([
+                number,
+                step.stage,
+                format!("{:.3}", step.waited_ms),
+                format!("{:.3}", step.worked_ms),
+                format!("{:.3}", step.since_ms),
+            ]);
         }
     }
     Ok(table.to_string())
@@ -56,7 +62,8 @@ fn steps(trail: &Trail) -> Vec<Step> {
     trail
         .iter()
         .map(|(stage, arrived, left)| {
-            let step = Step { stage: stage.clone(), waited_ms: ms(before, *arrived), worked_ms: ms(*arrived, *left), since_ms: ms(began, *left) };
+            let step =
+                Step { stage: stage.clone(), waited_ms: ms(before, *arrived), worked_ms: ms(*arrived, *left), since_ms: ms(began, *left) };
             before = *left;
             step
         })

@@ -70,7 +70,14 @@ pub(crate) async fn up(loaded: &Loaded, options: &Options) -> Result<Option<Summ
 }
 
 /// Streams, durables, buckets and the policy's first files: all that stages bind to.
-pub(crate) async fn prepare(client: &async_nats::Client, run: &str, loaded: &Loaded, kind: &dyn worlds::Kind, folder: &Path, resume: bool) -> Result<()> {
+pub(crate) async fn prepare(
+    client: &async_nats::Client,
+    run: &str,
+    loaded: &Loaded,
+    kind: &dyn worlds::Kind,
+    folder: &Path,
+    resume: bool,
+) -> Result<()> {
     let version = if resume { summary::last_version(folder) } else { None };
     kit::init_above(client, run, &loaded.pipeline, &loaded.text, version).await?;
     let jetstream = async_nats::jetstream::new(client.clone());

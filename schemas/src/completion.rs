@@ -43,6 +43,13 @@ impl Message for Completion {
 
     fn example() -> Self {
         let Prompt { at, trail, .. } = Prompt::example();
-        Completion { at, generator: "generator-1".into(), status: Status::Done, segment: Some(example_segment()), text: "Right".into(), trail }
+        Completion {
+            at,
+            generator: "generator-1".into(),
+            status: Status::Done,
+            segment: Some(example_segment()),
+            text: "Right".into(),
+            trail,
+        }
     }
 }

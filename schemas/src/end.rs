@@ -24,8 +24,15 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    pub const ALL: [EndReason; 7] =
-        [EndReason::Done, EndReason::OutOfSteps, EndReason::LengthTotal, EndReason::EnvError, EndReason::GeneratorError, EndReason::Rejected, EndReason::Cancelled];
+    pub const ALL: [EndReason; 7] = [
+        EndReason::Done,
+        EndReason::OutOfSteps,
+        EndReason::LengthTotal,
+        EndReason::EnvError,
+        EndReason::GeneratorError,
+        EndReason::Rejected,
+        EndReason::Cancelled,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {

@@ -58,7 +58,8 @@ impl fmt::Display for EpisodeId {
 impl std::str::FromStr for EpisodeId {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let (split, number) = text.split_once('.').ok_or_else(|| format!("`{text}` is no episode; it is written SPLIT.NUMBER, as in train.17"))?;
+        let (split, number) =
+            text.split_once('.').ok_or_else(|| format!("`{text}` is no episode; it is written SPLIT.NUMBER, as in train.17"))?;
         let number = number.parse().map_err(|_| format!("`{number}` is no episode number"))?;
         Ok(EpisodeId { split: split.parse()?, number })
     }

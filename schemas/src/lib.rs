@@ -9,17 +9,17 @@ pub mod wire;
 
 pub mod pipeline;
 
+pub mod cancel;
+pub mod completion;
+pub mod end;
 pub mod episode;
 pub mod grant;
 pub mod observation;
-pub mod segment;
-pub mod prompt;
-pub mod completion;
-pub mod end;
 pub mod policy_published;
-pub mod cancel;
 pub mod presence;
+pub mod prompt;
 pub mod rejected;
+pub mod segment;
 pub mod subjects;
 pub mod uses;
 

@@ -21,6 +21,12 @@ impl Message for Rejected {
     const MAX_BYTES: usize = 256 << 20;
 
     fn example() -> Self {
-        Rejected { stage: "env-stepper".into(), subject: "errand.r.episodes.frozenlake.train".into(), reason: "no such world".into(), payload: vec![1], at_us: 1 }
+        Rejected {
+            stage: "env-stepper".into(),
+            subject: "errand.r.episodes.frozenlake.train".into(),
+            reason: "no such world".into(),
+            payload: vec![1],
+            at_us: 1,
+        }
     }
 }

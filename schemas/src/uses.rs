@@ -170,7 +170,8 @@ mod tests {
         let back: UsesFile = crate::decode(&crate::encode(&file)).unwrap();
         assert_eq!(back, file);
         let listed: Vec<String> = back.uses.iter().map(|(id, what)| format!("{id} {}", what.as_str())).collect();
-        let expected = ["train.0 trained", "train.1 equal_rewards", "train.3 group_broken", "val.0 evaluated", "expert.0 trained", "expert.1 unused"];
+        let expected =
+            ["train.0 trained", "train.1 equal_rewards", "train.3 group_broken", "val.0 evaluated", "expert.0 trained", "expert.1 unused"];
         assert_eq!(listed, expected);
     }
 }

@@ -76,7 +76,11 @@ pub fn decode<M: Message>(bytes: &[u8]) -> Result<M, WireError> {
     };
     match attempt {
         Ok(envelope) if envelope.v == M::VERSION => {
-            if rest.is_empty() { Ok(envelope.m) } else { Err(WireError::Trailing { name, trailing: rest.len() }) }
+            if rest.is_empty() {
+                Ok(envelope.m)
+            } else {
+                Err(WireError::Trailing { name, trailing: rest.len() })
+            }
         }
         Ok(envelope) => upgrade_slowly(bytes, envelope.v),
         Err(error) => match rmp_serde::from_slice::<VersionOnly>(bytes) {

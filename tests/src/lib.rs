@@ -120,7 +120,12 @@ impl Journey {
     ///
     /// # Errors
     /// They do not within `deadline`.
-    pub fn wait_until(&mut self, deadline: Duration, what: &str, holds: impl Fn(&BTreeMap<String, Presence>) -> bool) -> Result<BTreeMap<String, Presence>> {
+    pub fn wait_until(
+        &mut self,
+        deadline: Duration,
+        what: &str,
+        holds: impl Fn(&BTreeMap<String, Presence>) -> bool,
+    ) -> Result<BTreeMap<String, Presence>> {
         let until = Instant::now() + deadline;
         while Instant::now() < until {
             let heard = self.presences(Duration::from_millis(1200))?;

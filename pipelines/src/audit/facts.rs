@@ -150,6 +150,7 @@ fn published(state: &[u8]) -> Option<BTreeMap<Split, u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use schemas::Message;
 
     #[test]
     fn a_log_line_sums_its_masks_and_a_cut_one_is_passed_over() {
@@ -174,7 +175,7 @@ mod tests {
         for (number, version) in [(3u64, 7), (4, 8), (5, 9)] {
             let at = folder.path().join(number.to_string());
             std::fs::create_dir(&at).expect("made");
-            std::fs::write(at.join(USES_FILE), schemas::encode(&UsesFile { version, ..UsesFile::default() })).expect("written");
+            std::fs::write(at.join(USES_FILE), schemas::encode(&UsesFile { version, ..UsesFile::example() })).expect("written");
         }
         // A checkpoint that was not made the latest does not count.
         std::fs::write(folder.path().join("latest"), "4\n").expect("written");

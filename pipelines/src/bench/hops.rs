@@ -17,7 +17,8 @@ const VAGEN_PICTURES: f64 = 178.0;
 
 pub(crate) async fn run(runs: &Path, pictures: bool, seconds: f64, tokenizer: Option<PathBuf>) -> Result<Value> {
     let mut loaded = config::load(Path::new("pipelines/hops.toml"))?;
-    let tokenizer = tokenizer.context("the Qwen2.5 tokenizer is needed; hint: python3 ops/make_qwen_tokenizer.py FOLDER, then --tokenizer FOLDER")?;
+    let tokenizer =
+        tokenizer.context("the Qwen2.5 tokenizer is needed; hint: python3 ops/make_qwen_tokenizer.py FOLDER, then --tokenizer FOLDER")?;
     let p = &mut loaded.pipeline;
     p.policy.tokenizer = tokenizer.display().to_string();
     p.world.pictures = pictures;
@@ -31,7 +32,13 @@ pub(crate) async fn run(runs: &Path, pictures: bool, seconds: f64, tokenizer: Op
     let home = tempfile::tempdir()?;
     std::fs::create_dir_all(home.path().join("logs"))?;
     let broker = Broker::start(home.path()).await?;
-    let options = up::Options { nats: Some(broker.url.clone()), run: Some(name.clone()), runs: runs.to_path_buf(), resume: false, feasibility: false };
+    let options = up::Options {
+        nats: Some(broker.url.clone()),
+        run: Some(name.clone()),
+        runs: runs.to_path_buf(),
+        resume: false,
+        feasibility: false,
+    };
     let (ended, window) = tokio::join!(up::up(&loaded, &options), process::window(&broker.url, broker.pid(), &name, WARM_S, seconds));
     let (ended, window) = (ended?.context("the benchmark was stopped")?, window?);
     let way = way_percentiles(&folder, &loaded.pipeline, &name).await?;

@@ -62,7 +62,11 @@ fn report(bench: &str, figures: Map<String, Value>, rivals: Map<String, Value>) 
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).and_then(|rest| rest.split_once(':')).map_or("", |(_, name)| name.trim());
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .and_then(|rest| rest.split_once(':'))
+        .map_or("", |(_, name)| name.trim());
     format!("{cores} cores, {model}")
 }
 

@@ -81,7 +81,8 @@ async fn listen(presence: &mut async_nats::Subscriber, heard: &mut BTreeMap<Stri
 async fn next(presence: &mut async_nats::Subscriber, heard: &mut BTreeMap<String, Presence>) -> Result<()> {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
     loop {
-        let message = tokio::time::timeout_at(deadline, presence.next()).await.context("no stepper is alive")?.context("the server is gone")?;
+        let message =
+            tokio::time::timeout_at(deadline, presence.next()).await.context("no stepper is alive")?.context("the server is gone")?;
         if take(&message.payload, heard).as_deref() == Some("env-stepper") {
             return Ok(());
         }

@@ -44,7 +44,13 @@ async fn turns_per_second(runs: &Path, steppers: u32, seconds: f64) -> Result<f6
     std::fs::create_dir_all(home.path().join("logs"))?;
     let broker = Broker::start(home.path()).await?;
     let name = free_run(runs, &format!("bench-scaling-{steppers}"));
-    let options = up::Options { nats: Some(broker.url.clone()), run: Some(name.clone()), runs: runs.to_path_buf(), resume: false, feasibility: false };
+    let options = up::Options {
+        nats: Some(broker.url.clone()),
+        run: Some(name.clone()),
+        runs: runs.to_path_buf(),
+        resume: false,
+        feasibility: false,
+    };
     let (ended, window) = tokio::join!(up::up(&loaded, &options), process::window(&broker.url, None, &name, WARM_S, seconds));
     ended?.context("the benchmark was stopped")?;
     let window = window?;

@@ -117,10 +117,8 @@ fn on_event(event: &Event, link: &Link, url: &str, say: bool) {
                 tracing::info!(url, "NATS is back after {:.1} s", down.as_secs_f64());
             }
         }
-        Event::SlowConsumer(_) => {
-            if link.dropped.fetch_add(1, Relaxed) == 0 {
-                tracing::warn!("messages come faster than they are taken, and some are dropped; what matters is asked for again");
-            }
+        Event::SlowConsumer(_) if link.dropped.fetch_add(1, Relaxed) == 0 => {
+            tracing::warn!("messages come faster than they are taken, and some are dropped; what matters is asked for again");
         }
         Event::ServerError(error) => tracing::warn!("NATS says: {error}"),
         _ => {}

@@ -1,5 +1,7 @@
 //! A stage as a process of its own, by its example `echo`: arguments, signals, exit codes, and what people read.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use futures::StreamExt;
 use kit::testing::NatsServer;
 use schemas::pipeline::Pipeline;

@@ -154,7 +154,7 @@ impl Granter {
     }
 
     pub(crate) fn on_published(&mut self, ticket: Ticket, result: &Result<u64, PublishError>, now_ms: u64) {
-        if !self.under_way.as_ref().is_some_and(|(waiting, _)| *waiting == ticket) {
+        if self.under_way.as_ref().is_none_or(|(waiting, _)| *waiting != ticket) {
             return;
         }
         let grant = self.under_way.take().map(|(_, grant)| grant);

@@ -251,8 +251,8 @@ impl Group<'_> {
         let scores = &mut scratch.scores[..ROWS * blocks];
         self.score::<V, ROWS>(&scratch.queries, scores);
         let mut shares = [0.0; ROWS];
-        for r in 0..ROWS {
-            shares[r] = 1.0 / exponentials::<ROWS>(scores, r, self.sight(r), self.seen(r));
+        for (r, share) in shares.iter_mut().enumerate() {
+            *share = 1.0 / exponentials::<ROWS>(scores, r, self.sight(r), self.seen(r));
         }
         for column in (0..self.heads.dim).step_by(LANES) {
             self.mix::<V, ROWS>(scores, &shares, column, out);

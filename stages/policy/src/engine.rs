@@ -263,7 +263,7 @@ impl Engine {
         let temperatures: Vec<f32> = rows.iter().map(temperature).collect();
         let mut logits = self.models[&version].logits(hidden);
         if temperatures.iter().any(|t| *t != 1.0) {
-            logits = logits / upload(&temperatures, &[rows.len(), 1], self.options.device)?;
+            logits = &logits / upload(&temperatures, &[rows.len(), 1], self.options.device)?;
         }
         let logprobs = download(&(logits + &self.ban).log_softmax(-1, Kind::Float));
         for (row, index) in logprobs.chunks_exact(self.config.vocab_size).zip(rows) {

@@ -107,11 +107,11 @@ pub(crate) fn reinforcement(all: &Tensor, columns: &Columns, total: f64, options
     let mut loss = dual.where_self(&advantages.lt(0.0), &surrogate);
     let entropy = if options.entropy == 0.0 { tch::no_grad(|| entropies(all)) } else { entropies(all) };
     if options.entropy != 0.0 {
-        loss = loss - &entropy * f64::from(options.entropy);
+        loss = &loss - &entropy * f64::from(options.entropy);
     }
     if let Some(reference) = reference {
         let away = reference - &logprobs;
-        loss = loss + (away.exp() - &away - 1.0) * f64::from(options.kl);
+        loss = &loss + (away.exp() - &away - 1.0) * f64::from(options.kl);
     }
     let meters = tch::no_grad(|| {
         let mismatch = (&ratio - &difference - 1.0).sum(Kind::Float);

@@ -21,7 +21,7 @@ impl Head<'_> {
     fn distributions(&self, model: &Model, hidden: &Tensor, columns: &Columns) -> Tensor {
         let mut logits = model.logits(hidden).narrow(0, 0, columns.ids.size()[0]);
         if self.temperature > 0.0 && self.temperature != 1.0 {
-            logits = logits / self.temperature;
+            logits = &logits / self.temperature;
         }
         (logits + self.ban).log_softmax(-1, Kind::Float)
     }

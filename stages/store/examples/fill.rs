@@ -31,7 +31,7 @@ fn turn(number: u64, turn: u32, frame: Option<&Frame>) -> Turn {
         observation: format!("[Initial Observation]:\n{}<image>Decide your next action.", "P\t_\tO\tG\n".repeat(4 + number as usize % 2)),
         reply: "<think>The goal is to the right.</think><answer>Right||Down</answer>".into(),
         executed: vec!["Right".into(), "Down".into()],
-        worked: vec![true, number % 3 == 0],
+        worked: vec![true, number.is_multiple_of(3)],
         state_key: format!("{:016x}", number * 31 + u64::from(turn)),
         frames: frame.map(|frame| frame.digest.clone()).into_iter().collect(),
         version: number / 512,
@@ -44,7 +44,8 @@ fn turn(number: u64, turn: u32, frame: Option<&Frame>) -> Turn {
 
 fn end(number: u64) -> End {
     let png = [b"\x89PNG\r\n\x1a\n".as_slice(), &number.to_le_bytes(), &[7; 800]].concat();
-    let frame = (number % 10 == 0).then(|| Frame { digest: format!("{number:064x}"), png, width: 64, height: 64, camera: "board".into() });
+    let frame =
+        number.is_multiple_of(10).then(|| Frame { digest: format!("{number:064x}"), png, width: 64, height: 64, camera: "board".into() });
     let mut end = End::example();
     end.episode.id = EpisodeId { split: if number % 8 == 7 { Split::Val } else { Split::Train }, number: number / 8 * 7 + number % 8 };
     if end.episode.id.split == Split::Val {
@@ -53,7 +54,7 @@ fn end(number: u64) -> End {
     end.turns = (0..TURNS).map(|t| turn(number, t, frame.as_ref())).collect();
     end.frames = frame.into_iter().collect();
     end.segments = vec![segment(number)];
-    end.success = number % 2 == 0;
+    end.success = number.is_multiple_of(2);
     end
 }
 

@@ -176,7 +176,7 @@ fn parse_pin(columns: Columns, text: &str) -> Result<PolicyPin, Error> {
     }
 }
 
-fn optional<'a>(column: &'a StringArray, row: usize) -> Option<&'a str> {
+fn optional(column: &StringArray, row: usize) -> Option<&str> {
     column.is_valid(row).then(|| column.value(row))
 }
 
@@ -206,9 +206,9 @@ pub(crate) fn summaries(file: &str, batch: &RecordBatch) -> Result<Vec<Summary>,
     let (total, progress): (&Float32Array, &Float32Array) = (columns.get("return")?, columns.get("progress")?);
     let (started, ended) = (times("started")?, times("ended")?);
     let milestones = columns.texts("milestones")?;
-    let mut rewards = reward_parts(columns, batch.num_rows())?;
+    let rewards = reward_parts(columns, batch.num_rows())?;
     let mut rows = Vec::with_capacity(batch.num_rows());
-    for row in 0..batch.num_rows() {
+    for (row, rewards) in rewards.into_iter().enumerate() {
         rows.push(Summary {
             id: columns.parse(id.value(row))?,
             group: group.value(row),
@@ -227,7 +227,7 @@ pub(crate) fn summaries(file: &str, batch: &RecordBatch) -> Result<Vec<Summary>,
             success: success.value(row),
             lenient: lenient.value(row),
             total_reward: total.value(row),
-            rewards: std::mem::take(&mut rewards[row]),
+            rewards,
             progress: progress.value(row),
             milestones: texts(milestones, row),
             steps: steps.value(row),

@@ -132,7 +132,7 @@ impl Reader {
     /// As [`Reader::file_summaries`].
     pub async fn end(&self, id: EpisodeId) -> Result<Option<End>, Error> {
         for entry in &self.entries {
-            for file in entry.files.iter().filter(|file| file.kind == Kind::Trajectories && holds(file, id)) {
+            if let Some(file) = entry.files.iter().find(|file| file.kind == Kind::Trajectories && holds(file, id)) {
                 return Ok(self.ends(entry, file).await?.into_iter().find(|end| end.id() == id));
             }
         }

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 #[test]
 fn a_run_survives_the_death_of_each_stage() -> Result<()> {
-    let pipeline = small_pipeline(false).replace("batches = 40", "batches = 80").replace("batches = 4\n", "batches = 20\n").replace("batches = 6", "batches = 30");
+    let pipeline = small_pipeline(false)
+        .replace("batches = 40", "batches = 80")
+        .replace("batches = 4\n", "batches = 20\n")
+        .replace("batches = 6", "batches = 30");
     let mut journey = Journey::start(&pipeline, &[])?;
     journey.wait_until(Duration::from_secs(60), "the first turns", |all| {
         all.values().any(|p| p.stage == "env-stepper" && p.gauges.get("turns_total").is_some_and(|t| *t > 20.0))

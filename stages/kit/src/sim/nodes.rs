@@ -274,13 +274,12 @@ impl Sim {
             self.nodes[to.node].seen.values_mut().for_each(|(_, at)| *at = now_us);
             return;
         }
-        let seen = &mut self.nodes[to.node].seen;
+        let seen = &self.nodes[to.node].seen;
         let silent: Vec<(String, String)> =
             seen.iter().filter(|(_, (_, at))| now_us - at > SILENCE_US).map(|(id, (stage, _))| (id.clone(), stage.clone())).collect();
         for (id, stage) in silent {
-            seen.remove(&id);
+            self.nodes[to.node].seen.remove(&id);
             self.at(now_us, Event::Deliver { to, input: Input::Gone { stage, id } });
-            return self.look_around(to);
         }
     }
 }

@@ -164,7 +164,9 @@ fn entropy_bonus_and_reference_pull_as_they_should() {
     trainer.snapshot_reference().unwrap();
     let at_reference = trainer.reinforce(std::slice::from_ref(&sequence), &penalty).unwrap();
     assert!(at_reference.loss.abs() < 1e-6 && at_reference.grad_norm < 1e-3);
-    (0..5).for_each(|_| drop(trainer.imitate(&[plain(3, 40, &[(5, 40)])], 1e-2).unwrap()));
+    for _ in 0..5 {
+        trainer.imitate(&[plain(3, 40, &[(5, 40)])], 1e-2).unwrap();
+    }
     assert!(trainer.reinforce(&[sequence], &penalty).unwrap().loss > 1e-3);
 }
 

@@ -31,7 +31,7 @@ impl Kind for Toy {
             return Err("no level of this size".into());
         }
         let bucket = bucket.unwrap_or("easy");
-        if seed % 7 == 0 && bucket == "hard" {
+        if seed.is_multiple_of(7) && bucket == "hard" {
             return Err("this seed has no hard level".into());
         }
         Ok(Task { seed, json: format!("{{\"level\":{seed}}}"), bucket: bucket.into(), expert_length: 3 })
