@@ -346,6 +346,18 @@ impl Phase {
     }
 }
 
+/// Over what the policy loss is averaged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aggregate {
+    /// Each episode weighs the same, as in GRPO (Shao et al. 2024). Failures are longer than successes where episodes have
+    /// many turns: were each token to weigh the same, most of the loss would push away from whatever failures say.
+    #[default]
+    Episode,
+    /// Each token weighs the same, as in DAPO (Yu et al. 2025).
+    Token,
+}
+
 /// One part of the schedule. It ends at the first of its limits that is reached.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -376,6 +388,8 @@ pub struct PhaseConfig {
     /// Weight of the KL penalty against the policy at the phase's start.
     #[serde(default)]
     pub kl: f32,
+    #[serde(default)]
+    pub aggregate: Aggregate,
     /// Divide a group's advantages by their standard deviation.
     #[serde(default = "yes")]
     pub normalize: bool,

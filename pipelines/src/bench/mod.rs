@@ -3,6 +3,7 @@
 
 mod control;
 mod hops;
+mod memory;
 mod process;
 mod scaling;
 mod scenes;
@@ -34,6 +35,14 @@ pub(crate) enum Bench {
     },
     /// Seconds until 64 fetch environments are ready, houses parsed and compiled included.
     Scenes,
+    /// MiB that each stage without libtorch holds at rest.
+    Memory {
+        #[arg(default_value = "pipelines/fetch-text.toml")]
+        pipeline: PathBuf,
+        /// A folder with another tokenizer.
+        #[arg(long)]
+        tokenizer: Option<PathBuf>,
+    },
     /// What learning by reinforcement added: the pipeline against one that spends those minutes on more imitation.
     Control {
         pipeline: PathBuf,
@@ -49,6 +58,7 @@ pub(crate) async fn run(bench: Bench, runs: &Path) -> Result<Value> {
         Bench::Hops { pictures, seconds, tokenizer } => hops::run(runs, pictures, seconds, tokenizer).await,
         Bench::Scaling { seconds } => scaling::run(runs, seconds).await,
         Bench::Scenes => scenes::run(),
+        Bench::Memory { pipeline, tokenizer } => memory::run(runs, &pipeline, tokenizer).await,
         Bench::Control { pipeline, seeds } => control::run(runs, &pipeline, seeds).await,
     }
 }

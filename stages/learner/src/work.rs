@@ -12,7 +12,7 @@ use crate::tokens::{Counts, Sequence, Trajectory};
 use crate::validation::Pass;
 use crate::window::{self, Window};
 use kit::stage::Work;
-use schemas::pipeline::{PhaseConfig, Pipeline};
+use schemas::pipeline::{Aggregate, PhaseConfig, Pipeline};
 use schemas::uses::USES_FILE;
 use schemas::{EpisodeId, Use, Uses, UsesFile, seed_of};
 use serde_json::Value;
@@ -330,11 +330,22 @@ fn reinforce<O: Optimiser>(shop: &mut Shop<O>, config: &PhaseConfig, all: &[(Arc
     let options = Reinforce { clip: config.clip, entropy: config.entropy, kl: config.kl, learning_rate: config.learning_rate };
     let optimiser = shop.optimiser.as_mut().ok_or("no policy to train")?;
     let mut tally = Tally::new(all.iter().map(|(t, _)| t.as_ref()));
-    let given: Vec<(&Trajectory, f32)> = all.iter().map(|(t, advantage)| (t.as_ref(), *advantage)).collect();
+    let given = weigh(all, config.aggregate);
     for _ in 0..config.epochs.max(1) {
         tally.step(&given, |sequences| optimiser.reinforce(sequences, &options))?;
     }
     Ok(Outcome { fed: true, ..tally.outcome() })
+}
+
+/// Advantages as the loss, a mean over tokens, is to see them: scaled so that each episode weighs the same, or as they are.
+fn weigh(all: &[(Arc<Trajectory>, f32)], aggregate: Aggregate) -> Vec<(&Trajectory, f32)> {
+    let tokens = |t: &Trajectory| t.counts.trained.max(1) as f32;
+    let mean = all.iter().map(|(t, _)| tokens(t)).sum::<f32>() / all.len().max(1) as f32;
+    let scale = |t: &Trajectory| match aggregate {
+        Aggregate::Episode => mean / tokens(t),
+        Aggregate::Token => 1.0,
+    };
+    all.iter().map(|(t, advantage)| (t.as_ref(), advantage * scale(t))).collect()
 }
 
 /// Adds up the steps of a batch, and holds the optimiser to the count.
@@ -415,4 +426,24 @@ impl<'a> Tally<'a> {
 /// Advantages of a group's members, ready for [`Batch::Reinforce`].
 pub fn with_advantages(group: groups::Group, advantages: &[f32]) -> Vec<(Arc<Trajectory>, f32)> {
     group.members.into_values().zip(advantages).map(|(member, advantage)| (Arc::new(member.trajectory), *advantage)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::{Counts, Lesson};
+    use schemas::Split;
+
+    #[test]
+    fn episodes_weigh_the_same_whatever_their_length() {
+        let episode = |number, trained| {
+            let id = EpisodeId { split: Split::Train, number };
+            let counts = Counts { sampled: trained, trained, ..Counts::default() };
+            Arc::new(Trajectory { id, lesson: Lesson::Sampled, segments: vec![], counts })
+        };
+        let all = [(episode(0, 10), 1.0), (episode(1, 90), -1.0)];
+        let loss = |given: &[(&Trajectory, f32)]| given.iter().map(|(t, a)| t.counts.trained as f32 * a).sum::<f32>();
+        assert!(loss(&weigh(&all, Aggregate::Episode)).abs() < 1e-4, "a success and a failure are even");
+        assert!(loss(&weigh(&all, Aggregate::Token)) < -70.0, "the long failure outweighs the success");
+    }
 }
