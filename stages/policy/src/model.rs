@@ -223,9 +223,6 @@ const CONVOLVED: usize = 96;
 fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let (rows, width, out) = (x.size()[0], x.size()[1], weight.size()[0]);
     if x.device() != Device::Cpu || rows < CONVOLVED as i64 || rows % ROWS as i64 != 0 {
-        if x.requires_grad() {
-            eprintln!("slow {rows} {width} {out}");
-        }
         return x.linear(weight, bias);
     }
     let image = x.view([ROWS as i64, rows / ROWS as i64, 1, width]).permute([0, 3, 1, 2]);

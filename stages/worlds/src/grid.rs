@@ -202,6 +202,8 @@ pub enum View {
     Compact,
     /// One line: whether the last action worked, then one word for each cell that matters, of content and place, as `Pb2`.
     Cells,
+    /// As `Cells`, but all except the player are told by their way from the player, as `Gd3r2`: what to do follows from one word.
+    Relative,
 }
 
 /// What stands on a cell, for the three views.
@@ -262,22 +264,47 @@ pub(crate) fn write(view: View, pictures: bool, last: Last, extent: Extent, sign
             }
             text
         }
-        (View::Cells, false) => cells(last, extent, signs),
+        (View::Cells, false) => cells(last, signs, |_, cell| place_word(extent, cell)),
+        (View::Relative, false) => {
+            let player = player_of(signs);
+            cells(last, signs, |sign, cell| if sign.turn <= 1 { place_word(extent, cell) } else { way_word(extent, player, cell) })
+        }
     }
 }
 
-fn cells(last: Last, extent: Extent, signs: &[Sign]) -> String {
+fn cells(last: Last, signs: &[Sign], place: impl Fn(&Sign, usize) -> String) -> String {
     let mut text = String::from(last.word());
     let turns = signs.iter().map(|sign| sign.turn).max().unwrap_or(0);
     for turn in 1..=turns {
         for (cell, sign) in signs.iter().enumerate().filter(|(_, sign)| sign.turn == turn) {
             text.push(' ');
             text.push_str(sign.word);
-            text.push(char::from(b'a' + extent.row(cell) as u8));
-            text.push_str(&(extent.column(cell) + 1).to_string());
+            text.push_str(&place(sign, cell));
         }
     }
     text
+}
+
+/// Row letter from the top, column number from the left.
+fn place_word(extent: Extent, cell: usize) -> String {
+    format!("{}{}", char::from(b'a' + extent.row(cell) as u8), extent.column(cell) + 1)
+}
+
+/// Where the sign that is told first stands: the player, or what became of it.
+fn player_of(signs: &[Sign]) -> usize {
+    let first = signs.iter().map(|sign| sign.turn).filter(|turn| *turn > 0).min();
+    signs.iter().position(|sign| Some(sign.turn) == first).unwrap_or(0)
+}
+
+/// The way from one cell to another: up or down so many, left or right so many; `d3r2`.
+fn way_word(extent: Extent, from: usize, to: usize) -> String {
+    let part = |from: usize, to: usize, less: char, more: char| match to.cmp(&from) {
+        std::cmp::Ordering::Less => format!("{less}{}", from - to),
+        std::cmp::Ordering::Equal => String::new(),
+        std::cmp::Ordering::Greater => format!("{more}{}", to - from),
+    };
+    let (rows, columns) = (part(extent.row(from), extent.row(to), 'u', 'd'), part(extent.column(from), extent.column(to), 'l', 'r'));
+    format!("{rows}{columns}")
 }
 
 /// How the cells are told, for the rules.
@@ -289,6 +316,9 @@ pub(crate) fn view_words(view: View) -> &'static str {
         }
         View::Cells => {
             "The line starts with `new`, or with `ok` or `stuck` for the last action; then come the cells that matter: what is there, its row (a is the top), its column (1 is leftmost)."
+        }
+        View::Relative => {
+            "The line starts with `new`, or with `ok` or `stuck` for the last action; then come you, with row (a is the top) and column (1 is leftmost), and the cells that matter with the way there: u up, d down, l left, r right, and how far."
         }
     }
 }

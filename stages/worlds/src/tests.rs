@@ -279,6 +279,16 @@ fn a_dead_end_gets_a_harmless_move() {
 }
 
 #[test]
+fn the_relative_view_tells_the_way_from_the_player() {
+    let room = room(&["######", "#__#_#", "#PX_O#", "#____#", "######", "######"]);
+    let world = made("sokoban", "view = 'relative'").start(&room, None).unwrap();
+    let seen = world.observe();
+    let words: Vec<&str> = seen.split(' ').collect();
+    assert_eq!(words[..4], ["new", "Pc2", "Xr1", "Or3"], "{seen}");
+    assert!(words.contains(&"#u1r2"), "{seen}");
+}
+
+#[test]
 fn one_line_views_are_short_words() {
     let task = lake(&["SFFF", "FHFH", "FFFH", "HFFG"]);
     let mut compact = made("frozenlake", "view = 'compact'").start(&task, None).unwrap();
@@ -292,7 +302,14 @@ fn one_line_views_are_short_words() {
     let sokoban =
         made("sokoban", "view = 'cells'").start(&room(&["######", "#__#_#", "#PX_O#", "#____#", "######", "######"]), None).unwrap();
     assert_eq!(sokoban.observe(), "new Pc2 Xc3 Oc5 #b4 #e2 #e3 #e4 #e5");
-    for (name, view) in [("frozenlake", "compact"), ("frozenlake", "cells"), ("sokoban", "compact"), ("sokoban", "cells")] {
+    for (name, view) in [
+        ("frozenlake", "compact"),
+        ("frozenlake", "cells"),
+        ("sokoban", "compact"),
+        ("sokoban", "cells"),
+        ("frozenlake", "relative"),
+        ("sokoban", "relative"),
+    ] {
         let kind = made(name, &format!("view = '{view}'"));
         for seed in 0..300 {
             let world = kind.start(&kind.sample(seed, None).unwrap(), None).unwrap();

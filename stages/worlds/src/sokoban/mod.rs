@@ -131,7 +131,7 @@ impl Kind for Sokoban {
                 if view == View::Grid { "Symbols" } else { "Letters" },
                 if view == View::Grid { "√" } else { "V" },
                 grid::view_words(view),
-                if view == View::Cells { " The outer wall is left out." } else { "" }
+                if matches!(view, View::Cells | View::Relative) { " The outer wall is left out." } else { "" }
             ),
         };
         format!(
