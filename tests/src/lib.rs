@@ -39,20 +39,18 @@ impl Journey {
         let server = kit::testing::NatsServer::start();
         let file = home.path().join("pipeline.toml");
         std::fs::write(&file, pipeline)?;
-        let log = std::fs::File::create(home.path().join("errand.log"))?;
         let run = "journey".to_string();
-        let errand = Command::new(program("errand")?)
-            .arg("up")
-            .arg(&file)
-            .args(["--run", &run, "--nats", &server.url()])
-            .arg("--runs")
-            .arg(home.path())
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
+        let errand = spawn(home.path(), &run, &server.url(), arguments)?;
         Ok(Journey { home, server, run, errand })
+    }
+
+    /// Starts `errand up` once more on the same run, after the first has ended.
+    ///
+    /// # Errors
+    /// As [`Journey::start`].
+    pub fn again(&mut self, arguments: &[&str]) -> Result<()> {
+        self.errand = spawn(self.home.path(), &self.run, &self.server.url(), arguments)?;
+        Ok(())
     }
 
     pub fn folder(&self) -> PathBuf {
@@ -183,6 +181,22 @@ impl Drop for Journey {
         let _ = self.errand.kill();
         let _ = self.errand.wait();
     }
+}
+
+fn spawn(home: &Path, run: &str, nats: &str, arguments: &[&str]) -> Result<Child> {
+    let log = std::fs::File::create(home.join("errand.log"))?;
+    let child = Command::new(program("errand")?)
+        .arg("up")
+        .arg(home.join("pipeline.toml"))
+        .args(["--run", run, "--nats", nats])
+        .arg("--runs")
+        .arg(home)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()?;
+    Ok(child)
 }
 
 fn signal(which: &str, pid: u32) -> Result<()> {

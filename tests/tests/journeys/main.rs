@@ -4,5 +4,6 @@ mod bad_input;
 mod deterministic;
 mod interrupt;
 mod kills;
+mod resume;
 mod small_run;
 mod visitor;

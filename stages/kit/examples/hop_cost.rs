@@ -1,6 +1,6 @@
 //! CPU time a message costs the driver: a ring of stages in this process, 64 messages going round.
 //!
-//! `cargo run --release -p kit --example measure -- [BYTES] [STAGES] [SECONDS]` starts its own `nats-server` and prints one
+//! `cargo run --release -p kit --example hop_cost -- [BYTES] [STAGES] [SECONDS]` starts its own `nats-server` and prints one
 //! JSON object. The server's own CPU time is not in it.
 
 use kit::testing::{NatsServer, spawn};

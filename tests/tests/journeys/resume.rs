@@ -1,0 +1,20 @@
+//! A run that was stopped goes on from its checkpoint and its Parquet files.
+
+use anyhow::Result;
+use journeys::{Journey, small_pipeline};
+use std::time::Duration;
+
+#[test]
+fn a_stopped_run_goes_on() -> Result<()> {
+    let mut journey = Journey::start(&small_pipeline(false).replace("batches = 40", "batches = 150"), &[])?;
+    journey.wait_until(Duration::from_secs(60), "some batches", |all| {
+        all.values().any(|p| p.stage == "learner" && p.gauges.get("batch").is_some_and(|batch| *batch >= 5.0))
+    })?;
+    journey.interrupt()?;
+    assert!(journey.wait(Duration::from_secs(30))?.success());
+    journey.again(&["--resume"])?;
+    let summary = journey.finish(Duration::from_secs(180))?;
+    assert_eq!(summary["audit"]["clean"], true, "{summary:#}");
+    assert!(summary["result"]["batches"].as_u64().expect("a count") >= 150, "{summary:#}");
+    Ok(())
+}
