@@ -90,16 +90,16 @@ fn dense(facts: &Facts) -> Check {
     breaches.into_check("episode numbers are dense", format!("{}{note}", looked_at.join(", ")))
 }
 
-/// What the ends stream took is in the store.
+/// No end of a finished run waits for a recorder.
+///
+/// The stream may have stored more ends than there are trajectories, and that is no breach: a stepper that dies between
+/// storing an end and acking its episode has the episode run again, and once all sinks have acked the first end the stream
+/// has room for a second, which every sink drops. That no end is lost is seen by the episode numbers, which have no gap.
 fn ends_recorded(facts: &Facts) -> Check {
     let mut breaches = Breaches::default();
     let rows = facts.rows.len() as u64;
     let mut looked_at = format!("{rows} trajectories");
     if let Some(ends) = &facts.ends {
-        if rows + ends.unrecorded < ends.stored {
-            let lost = ends.stored - rows - ends.unrecorded;
-            breaches.add("ends that are neither recorded nor waiting", format!("{lost} of {}", ends.stored));
-        }
         if facts.finished && ends.unrecorded > 0 {
             breaches.add("ends that no recorder has committed", ends.unrecorded);
         }
