@@ -4,9 +4,8 @@
 //! everything else is real: tokenizer, template, parsing, acks, Parquet, audit. The rival is VAGEN's HTTP service, which gave
 //! 890 turns a second in text and 178 in pictures on a two-core machine.
 
-use super::{free_run, process, report};
-use crate::broker::Broker;
-use crate::{config, summary, up};
+use super::{process, report};
+use crate::{config, summary};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -22,26 +21,10 @@ pub(crate) async fn run(runs: &Path, pictures: bool, seconds: f64, tokenizer: Op
     let p = &mut loaded.pipeline;
     p.policy.tokenizer = tokenizer.display().to_string();
     p.world.pictures = pictures;
-    p.schedule[0].batches = 0;
-    // Starting, warming up and the looks around the window take some seconds too.
-    p.schedule[0].minutes = (seconds + WARM_S + 6.0) / 60.0;
-    loaded.text = toml::to_string(&loaded.pipeline)?;
-
-    let name = free_run(runs, if pictures { "bench-hops-pictures" } else { "bench-hops" });
-    let folder = runs.join(&name);
-    let home = tempfile::tempdir()?;
-    std::fs::create_dir_all(home.path().join("logs"))?;
-    let broker = Broker::start(home.path()).await?;
-    let options = up::Options {
-        nats: Some(broker.url.clone()),
-        run: Some(name.clone()),
-        runs: runs.to_path_buf(),
-        resume: false,
-        feasibility: false,
-    };
-    let (ended, window) = tokio::join!(up::up(&loaded, &options), process::window(&broker.url, broker.pid(), &name, WARM_S, seconds));
-    let (ended, window) = (ended?.context("the benchmark was stopped")?, window?);
-    let way = way_percentiles(&folder, &loaded.pipeline, &name).await?;
+    let name = if pictures { "bench-hops-pictures" } else { "bench-hops" };
+    let measured = process::measured_run(runs, name, loaded, WARM_S, seconds).await?;
+    let window = &measured.window;
+    let way = way_percentiles(&measured).await?;
 
     let mut figures = Map::new();
     let mut figure = |key: String, value: f64| figures.insert(key, json!((value * 1000.0).round() / 1000.0));
@@ -54,18 +37,18 @@ pub(crate) async fn run(runs: &Path, pictures: bool, seconds: f64, tokenizer: Op
     for (stage, rss) in &window.rss_mib {
         figure(format!("resident_mib.{stage}"), *rss);
     }
-    for (name, bytes) in &way.2 {
-        figure(format!("bytes_per_turn.{name}"), *bytes);
+    for (way, bytes) in &window.bytes {
+        figure(format!("bytes_per_turn.{way}"), bytes / window.turns.max(1.0));
     }
-    figure("audit_clean".into(), f64::from(u8::from(ended.clean)));
+    figure("audit_clean".into(), f64::from(u8::from(measured.summary.clean)));
     let rival = if pictures { VAGEN_PICTURES } else { VAGEN_TEXT };
     let rivals = Map::from_iter([("vagen_http_service_turns_per_second".to_string(), json!(rival))]);
     Ok(report(if pictures { "hops-pictures" } else { "hops" }, figures, rivals))
 }
 
-/// Median and 99th percentile, in milliseconds, of a turn's way from stepper to stepper; bytes a turn by gauge.
-async fn way_percentiles(folder: &Path, pipeline: &schemas::pipeline::Pipeline, run: &str) -> Result<(f64, f64, Vec<(String, f64)>)> {
-    let reader = store::Reader::open(&summary::store_url(pipeline, folder), run).await?;
+/// Median and 99th percentile, in milliseconds, of a turn's way from stepper to stepper.
+async fn way_percentiles(measured: &process::Measured) -> Result<(f64, f64)> {
+    let reader = store::Reader::open(&summary::store_url(&measured.pipeline, &measured.folder), &measured.run).await?;
     let mut spans: Vec<u64> = Vec::new();
     for turn in reader.all_turns().await? {
         if let (Some(first), Some(last)) = (turn.trail.first(), turn.trail.last()) {
@@ -75,5 +58,5 @@ async fn way_percentiles(folder: &Path, pipeline: &schemas::pipeline::Pipeline, 
     anyhow::ensure!(!spans.is_empty(), "no turn was recorded");
     spans.sort_unstable();
     let at = |share: f64| spans[((spans.len() - 1) as f64 * share) as usize] as f64 / 1000.0;
-    Ok((at(0.5), at(0.99), Vec::new()))
+    Ok((at(0.5), at(0.99)))
 }

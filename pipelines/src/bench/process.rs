@@ -1,9 +1,14 @@
-//! What processes cost: CPU time from /proc, bytes from the server's own connection list.
+//! A measured run, and what its processes cost: CPU time from /proc, bytes and turns from their own presence.
 
+use super::free_run;
+use crate::broker::Broker;
+use crate::{config, summary::Summary, up};
 use anyhow::{Context, Result};
 use futures::StreamExt;
+use schemas::pipeline::Pipeline;
 use schemas::{Presence, subjects};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Kernel ticks a second, as on every Linux that Rust supports.
@@ -16,6 +21,8 @@ pub(crate) struct Window {
     pub(crate) turns: f64,
     /// CPU seconds by stage; `nats-server` too.
     pub(crate) cpu_s: BTreeMap<String, f64>,
+    /// Payload bytes taken and sent, by stage: each copy that a stage gets counts.
+    pub(crate) bytes: BTreeMap<String, f64>,
     /// Largest resident set of one process, MiB, by stage.
     pub(crate) rss_mib: BTreeMap<String, f64>,
 }
@@ -24,13 +31,46 @@ pub(crate) struct Window {
 struct Look {
     turns: f64,
     cpu_s: BTreeMap<String, f64>,
+    bytes: BTreeMap<String, f64>,
+}
+
+/// A run that was measured while it went on.
+pub(crate) struct Measured {
+    pub(crate) run: String,
+    pub(crate) folder: PathBuf,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) summary: Summary,
+    pub(crate) window: Window,
+}
+
+/// Runs a pipeline against a server of its own for long enough, and counts for `seconds` after `warm_s`. The run's schedule is
+/// cut to one phase of that time.
+///
+/// # Errors
+/// The run does not start, makes no turn, or is stopped.
+pub(crate) async fn measured_run(runs: &Path, name: &str, mut loaded: config::Loaded, warm_s: f64, seconds: f64) -> Result<Measured> {
+    /// Starting, and the looks around the window, take some seconds too.
+    const AROUND_S: f64 = 6.0;
+    let phase = loaded.pipeline.schedule.first_mut().context("the pipeline has no phase to measure")?;
+    phase.batches = 0;
+    phase.minutes = (seconds + warm_s + AROUND_S) / 60.0;
+    loaded.text = toml::to_string(&loaded.pipeline)?;
+    let run = free_run(runs, name);
+    let home = tempfile::tempdir()?;
+    std::fs::create_dir_all(home.path().join("logs"))?;
+    let broker = Broker::start(home.path()).await?;
+    let options =
+        up::Options { nats: Some(broker.url.clone()), run: Some(run.clone()), runs: runs.to_path_buf(), resume: false, feasibility: false };
+    let (ended, window) = tokio::join!(up::up(&loaded, &options), window(&broker.url, broker.pid(), &run, warm_s, seconds));
+    let (summary, window) = (ended?.context("the benchmark was stopped")?, window?);
+    Ok(Measured { folder: runs.join(&run), pipeline: loaded.pipeline, run, summary, window })
 }
 
 /// Waits until turns are made, then `warm_s` more, then counts for `seconds`.
 ///
 /// # Errors
 /// No turn within two minutes, or the server is gone.
-pub(crate) async fn window(nats: &str, server_pid: Option<u32>, run: &str, warm_s: f64, seconds: f64) -> Result<Window> {
+async fn window(nats: &str, server_pid: Option<u32>, run: &str, warm_s: f64, seconds: f64) -> Result<Window> {
     let client = crate::up::connect(nats).await?;
     let mut presence = client.subscribe(subjects::presence_all(run)).await?;
     let mut heard: BTreeMap<String, Presence> = BTreeMap::new();
@@ -46,13 +86,16 @@ pub(crate) async fn window(nats: &str, server_pid: Option<u32>, run: &str, warm_
     listen(&mut presence, &mut heard, Duration::from_secs_f64(seconds)).await;
     next(&mut presence, &mut heard).await?;
     let (elapsed, after) = (from.elapsed().as_secs_f64(), look(&heard, server_pid));
-    let cpu_s = after.cpu_s.iter().map(|(stage, s)| (stage.clone(), s - before.cpu_s.get(stage).unwrap_or(&0.0))).collect();
+    let since = |after: &BTreeMap<String, f64>, before: &BTreeMap<String, f64>| {
+        after.iter().map(|(stage, value)| (stage.clone(), value - before.get(stage).unwrap_or(&0.0))).collect()
+    };
+    let (cpu_s, bytes) = (since(&after.cpu_s, &before.cpu_s), since(&after.bytes, &before.bytes));
     let mut rss_mib: BTreeMap<String, f64> = BTreeMap::new();
     for p in heard.values() {
         let most = rss_mib.entry(p.stage.clone()).or_default();
         *most = most.max(resident_mib(p.pid));
     }
-    Ok(Window { seconds: elapsed, turns: after.turns - before.turns, cpu_s, rss_mib })
+    Ok(Window { seconds: elapsed, turns: after.turns - before.turns, cpu_s, bytes, rss_mib })
 }
 
 fn turns(heard: &BTreeMap<String, Presence>) -> f64 {
@@ -61,13 +104,17 @@ fn turns(heard: &BTreeMap<String, Presence>) -> f64 {
 
 fn look(heard: &BTreeMap<String, Presence>, server_pid: Option<u32>) -> Look {
     let mut cpu_s: BTreeMap<String, f64> = BTreeMap::new();
+    let mut bytes: BTreeMap<String, f64> = BTreeMap::new();
     for p in heard.values() {
         *cpu_s.entry(p.stage.clone()).or_default() += cpu_seconds(p.pid);
+        for (way, gauge) in [("received", "received_bytes"), ("sent", "sent_bytes")] {
+            *bytes.entry(format!("{way}.{}", p.stage)).or_default() += p.gauges.get(gauge).unwrap_or(&0.0);
+        }
     }
     if let Some(pid) = server_pid {
         cpu_s.insert("nats-server".into(), cpu_seconds(pid));
     }
-    Look { turns: turns(heard), cpu_s }
+    Look { turns: turns(heard), cpu_s, bytes }
 }
 
 async fn listen(presence: &mut async_nats::Subscriber, heard: &mut BTreeMap<String, Presence>, span: Duration) {

@@ -2,10 +2,9 @@
 //!
 //! Each stepper runs one rollout at a time in a world whose step sleeps 25 ms, so that steppers, not cores, bound the rate.
 
-use super::{free_run, process, report};
-use crate::broker::Broker;
-use crate::{config, up};
-use anyhow::{Context, Result};
+use super::{process, report};
+use crate::config;
+use anyhow::Result;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -37,22 +36,7 @@ async fn turns_per_second(runs: &Path, steppers: u32, seconds: f64) -> Result<f6
     p.prompt.actions_per_turn = 1;
     p.stages.env_steppers = steppers;
     p.stages.slots = 1;
-    p.schedule[0].batches = 0;
-    p.schedule[0].minutes = (seconds + WARM_S + 5.0) / 60.0;
-    loaded.text = toml::to_string(&loaded.pipeline)?;
-    let home = tempfile::tempdir()?;
-    std::fs::create_dir_all(home.path().join("logs"))?;
-    let broker = Broker::start(home.path()).await?;
-    let name = free_run(runs, &format!("bench-scaling-{steppers}"));
-    let options = up::Options {
-        nats: Some(broker.url.clone()),
-        run: Some(name.clone()),
-        runs: runs.to_path_buf(),
-        resume: false,
-        feasibility: false,
-    };
-    let (ended, window) = tokio::join!(up::up(&loaded, &options), process::window(&broker.url, None, &name, WARM_S, seconds));
-    ended?.context("the benchmark was stopped")?;
-    let window = window?;
+    let name = format!("bench-scaling-{steppers}");
+    let window = process::measured_run(runs, &name, loaded, WARM_S, seconds).await?.window;
     Ok(window.turns / window.seconds)
 }

@@ -6,7 +6,7 @@ use crate::connect::{Link, connect_with};
 use crate::driver::Control;
 use crate::error::Error;
 use crate::lease::Lease;
-use crate::metrics::{Gatherer, Shared, snapshot};
+use crate::metrics::{Gatherer, Shared, Snapshot, snapshot};
 use crate::stage::{Identity, Input};
 use crate::sweep::sweep;
 use async_nats::Client;
@@ -244,8 +244,11 @@ async fn announce(client: &Client, wiring: &Wiring, mut told: watch::Receiver<Ph
 }
 
 fn presence(wiring: &Wiring, started_us: u64) -> Presence {
-    let report = snapshot(&wiring.shared).report;
+    let Snapshot { report, counts } = snapshot(&wiring.shared);
     let Identity { id, host, pid, .. } = &wiring.identity;
+    // What the driver counts goes beside the stage's own, under the names that Prometheus gets.
+    let bytes = [("received_bytes", counts.bytes_in), ("sent_bytes", counts.bytes_out)];
+    let own = report.gauges.into_iter().map(|(name, value)| (name.to_string(), value));
     Presence {
         stage: wiring.stage.to_string(),
         id: id.clone(),
@@ -256,7 +259,7 @@ fn presence(wiring: &Wiring, started_us: u64) -> Presence {
         waiting: report.waiting,
         free: report.free,
         versions: report.versions,
-        gauges: report.gauges.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
+        gauges: own.chain(bytes.map(|(name, count)| (name.to_string(), count as f64))).collect(),
         line: report.line,
     }
 }
