@@ -18,6 +18,9 @@ pub(crate) struct Arguments {
     /// A Hugging Face folder, `random` or `expert`.
     #[arg(long)]
     policy: String,
+    /// Shut the policy's eyes: frames black, object text removed. What is left is what it knows without looking.
+    #[arg(long)]
+    blind: bool,
     /// A frozen episode file in place of the pipeline's own.
     #[arg(long)]
     episodes: Option<PathBuf>,
@@ -46,7 +49,7 @@ pub(crate) async fn run(arguments: &Arguments, runs: &Path) -> Result<ExitCode> 
         "policy": arguments.policy,
         "pipeline": loaded.pipeline.name,
         "world": loaded.pipeline.world.name,
-        "inputs": if loaded.pipeline.world.pictures { "pictures" } else { "text: ground-truth perception" },
+        "inputs": inputs(&loaded.pipeline),
         "episodes_digest": digest,
         "actions": if greedy { "greedy" } else { "sampled" },
         "result": pass,
@@ -60,11 +63,21 @@ fn apply(arguments: &Arguments, pipeline: &mut Pipeline) {
     if let Some(file) = &arguments.episodes {
         pipeline.episodes.validation_file = file.display().to_string();
     }
+    pipeline.world.blind = arguments.blind;
     if let Some(count) = arguments.count {
         pipeline.episodes.validation = count;
     }
     if let Some(temperature) = arguments.temperature {
         pipeline.sampling.validation_temperature = temperature;
+    }
+}
+
+/// What the policy was given beside the instruction.
+fn inputs(pipeline: &Pipeline) -> &'static str {
+    match (pipeline.world.blind, pipeline.world.pictures) {
+        (true, _) => "blind: frames black, object text removed",
+        (false, true) => "pictures",
+        (false, false) => "text: ground-truth perception",
     }
 }
 
@@ -98,7 +111,7 @@ fn expert(pipeline: &Pipeline) -> Result<Value> {
 async fn played(policy: &str, mut loaded: config::Loaded, runs: &Path) -> Result<Value> {
     match policy {
         "random" => loaded.pipeline.generator.engine = Engine::Scripted,
-        "blind" => bail!("`blind` is not there yet; allowed: a policy folder, random, expert"),
+        "blind" => bail!("`blind` is not a policy of its own; hint: --policy FOLDER --blind shuts a policy's eyes"),
         folder if Path::new(folder).is_dir() => loaded.pipeline.policy.folder = folder.to_string(),
         other => bail!("`{other}` is no folder; allowed: a policy folder, random, expert"),
     }

@@ -57,6 +57,9 @@ pub struct WorldConfig {
     /// Pictures beside the text.
     #[serde(default)]
     pub pictures: bool,
+    /// The agent sees nothing: pictures are black and observations tell of no object. For `errand eval --policy blind`.
+    #[serde(default)]
+    pub blind: bool,
     /// The world's own settings; the world checks them.
     #[serde(default)]
     pub settings: toml::Table,

@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     program.run(|identity, matches| {
         let world = &identity.pipeline.world;
         let kind = worlds::kind(&world.name, world.pictures, &world.settings, worlds::Houses::default()).map_err(anyhow::Error::msg)?;
+        let kind = if world.blind { worlds::blind(kind) } else { kind };
         let mut options =
             Options { slots: matches.get_one("slots").copied().unwrap_or(identity.pipeline.stages.slots), ..Options::default() };
         if matches.get_flag("alone") {

@@ -2,6 +2,7 @@
 //!
 //! In: a seed, a task, a scene. Out: texts, pictures, rewards, an expert. Pure: no NATS, clock or files.
 
+mod blind;
 pub mod delay;
 pub mod fetch;
 pub mod frozenlake;
@@ -13,6 +14,7 @@ pub mod sokoban;
 #[cfg(test)]
 mod tests;
 
+pub use blind::blind;
 pub use kinds::{HouseFile, Houses, NAMES, kind};
 
 use serde::{Deserialize, Serialize};
@@ -79,6 +81,10 @@ pub struct Standing {
 pub trait World: Send {
     /// What the agent is shown and told now. `<image>` stands once for each picture, in the order of [`World::pictures`].
     fn observe(&self) -> String;
+    /// What the agent is told with its eyes shut: its own body at most, and one `<image>` for each picture.
+    fn observe_blind(&self) -> String {
+        "<image>".repeat(self.pictures().len())
+    }
     /// The pictures of now; empty in text pipelines.
     fn pictures(&self) -> Vec<Picture>;
     /// The task in words; empty where the rules say all.
