@@ -1,8 +1,9 @@
 //! Bad input gets one clear line: what, where, what is allowed, a hint. Exit code 1.
 
 use anyhow::Result;
-use journeys::{program, small_pipeline};
+use journeys::{Journey, program, small_pipeline};
 use std::process::Command;
+use std::time::Duration;
 
 /// Runs `errand` and returns its exit code and stderr.
 fn errand(arguments: &[&str]) -> Result<(Option<i32>, String)> {
@@ -96,5 +97,87 @@ batch = 1
     let (code, said) = validate(text)?;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("limits.episode_tokens"), "the limit that binds is named: {said}");
+    Ok(())
+}
+
+#[test]
+fn houses_of_which_none_is_usable_end_the_run_before_it_starts() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let houses = home.path().join("houses.jsonl");
+    std::fs::write(&houses, "{\"rooms\": []}\nnot json at all\n")?;
+    let text = format!(
+        "name = \"houses\"\n[world]\nname = \"fetch\"\n[episodes]\nhouses = \"{}\"\n[[schedule]]\nphase = \"imitation\"\nbatches = 1\nbatch = 1\n",
+        houses.display()
+    );
+    let (code, said) = validate(&text)?;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no usable house") && said.contains("houses.jsonl:1") && said.contains("2 skipped"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_runs_folder_that_cannot_be_made_is_one_clear_line() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let (file, in_the_way) = (home.path().join("pipeline.toml"), home.path().join("file"));
+    std::fs::write(&file, small_pipeline(false))?;
+    std::fs::write(&in_the_way, "")?;
+    let output = Command::new(program("errand")?).arg("up").arg(&file).arg("--runs").arg(in_the_way.join("runs")).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("cannot be written; hint: give --runs a folder of yours"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_policy_folder_of_another_shape_names_the_tensor() -> Result<()> {
+    let mut journey = Journey::start(&small_pipeline(false).replace("batches = 40", "batches = 2"), &[])?;
+    journey.finish(Duration::from_secs(120))?;
+    let latest = std::fs::read_to_string(journey.folder().join("checkpoints/latest"))?;
+    let trained = journey.folder().join("checkpoints").join(latest.trim()).join("policy");
+    let config = std::fs::read_to_string(trained.join("config.json"))?;
+    let wide: serde_json::Value = serde_json::from_str(&config)?;
+    let narrower = wide["intermediate_size"].as_u64().expect("a width") / 2;
+    let changed = wide.as_object().expect("an object").iter().map(|(key, value)| match key.as_str() {
+        "intermediate_size" => (key.clone(), narrower.into()),
+        _ => (key.clone(), value.clone()),
+    });
+    std::fs::write(trained.join("config.json"), serde_json::to_vec(&changed.collect::<serde_json::Map<_, _>>())?)?;
+    let pipeline = journey.home.path().join("pipeline.toml");
+    let (policy, board) = (trained.display().to_string(), journey.home.path().join("board.jsonl").display().to_string());
+    let (code, said) = errand(&["eval", &pipeline.display().to_string(), "--policy", &policy, "--leaderboard", &board])?;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("mlp.gate_proj.weight`: expected shape") && said.contains("hint: config.json"), "{said}");
+    Ok(())
+}
+
+/// A file system of a megabyte and a half, in a mount namespace of its own; where that is not allowed, the test says so.
+#[test]
+fn a_full_disk_is_one_clear_line_and_nothing_is_half_written() -> Result<()> {
+    let namespace = ["--user", "--map-root-user", "--mount"];
+    if !Command::new("unshare").args(namespace).arg("true").status().is_ok_and(|status| status.success()) {
+        println!("skipped: no mount namespace may be made here");
+        return Ok(());
+    }
+    let server = kit::testing::NatsServer::start();
+    let home = tempfile::tempdir()?;
+    let (file, small) = (home.path().join("pipeline.toml"), home.path().join("small"));
+    std::fs::write(&file, small_pipeline(false))?;
+    std::fs::create_dir(&small)?;
+    let script = "mount -t tmpfs -o size=300k none \"$1\" || exit 99; \"$2\" up \"$3\" --nats \"$4\" --runs \"$1\" --run full; code=$?; \
+                  find \"$1\" -name '*.tmp*' -o -name '*.safetensors' -size 0; exit $code";
+    let output = Command::new("unshare")
+        .args(namespace)
+        .args(["sh", "-c", script, "sh"])
+        .args([small.as_path(), &program("errand")?, &file])
+        .arg(server.url())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(99) {
+        println!("skipped: no file system may be mounted here");
+        return Ok(());
+    }
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no room left on the disk"), "{said}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "half-written files");
     Ok(())
 }
