@@ -4,6 +4,7 @@ mod bad_input;
 mod deterministic;
 mod interrupt;
 mod kills;
+mod long_episode;
 mod resume;
 mod small_run;
 mod visitor;
