@@ -80,6 +80,7 @@ impl Loopback {
             host: "loopback".into(),
             pid: 0,
             epoch: 0,
+            since_us: 0,
             folder: std::path::PathBuf::from("."),
             pipeline: pipeline.clone(),
         };

@@ -98,11 +98,12 @@ impl Progress {
     pub(crate) fn is_finished(&self) -> bool {
         let learner = self.of("learner").next();
         let finished = learner.is_some_and(|s| s.last.gauges.get("finished").copied().unwrap_or(0.0) >= 1.0);
-        finished && self.published() as u64 == self.gauge_now("learner", "ends_used") as u64
+        // That each end has its use as well is seen by the stream of ends, which is then empty.
+        finished && self.of_loader("published") == self.of_loader("ended")
     }
 
-    fn published(&self) -> f64 {
-        ["published_train", "published_val", "published_expert"].iter().map(|name| self.gauge_now("scene-loader", name)).sum()
+    fn of_loader(&self, what: &str) -> u64 {
+        ["train", "val", "expert"].iter().map(|split| self.gauge_now("scene-loader", &format!("{what}_{split}")) as u64).sum()
     }
 
     fn of<'a>(&'a self, stage: &'a str) -> impl Iterator<Item = &'a Seen> + 'a {

@@ -27,7 +27,7 @@ pub use cancel::Cancel;
 pub use completion::{Completion, Status};
 pub use end::{End, EndReason, Turn, Use};
 pub use episode::{Episode, Mode, PolicyPin, SceneRef};
-pub use grant::Grant;
+pub use grant::{Grant, Start};
 pub use ids::{Address, EpisodeId, Split, digest_of, seed_of};
 pub use observation::{Frame, Observation, SegmentHead};
 pub use policy_published::PolicyPublished;

@@ -65,7 +65,7 @@ fn one_end(facts: &Facts) -> Check {
 /// Episode numbers of each split have no gap, and reach as far as the scene-loader has published.
 fn dense(facts: &Facts) -> Check {
     let mut breaches = Breaches::default();
-    let mut looked_at = Vec::new();
+    let (mut looked_at, mut given_up) = (Vec::new(), 0);
     for split in Split::ALL {
         let numbers: BTreeSet<u64> = facts.rows.iter().filter(|row| row.id.split == split).map(|row| row.id.number).collect();
         let beyond = numbers.last().map_or(0, |last| last + 1);
@@ -78,13 +78,18 @@ fn dense(facts: &Facts) -> Check {
         // While a run goes on, episodes that were published later may end earlier.
         if facts.finished {
             let all = 0..published.unwrap_or(beyond);
-            all.filter(|number| !numbers.contains(number))
-                .for_each(|number| breaches.add("episodes without an end", EpisodeId { split, number }));
+            let (lost, missing): (Vec<u64>, Vec<u64>) =
+                all.filter(|number| !numbers.contains(number)).partition(|number| *number < facts.start.of(split));
+            missing.iter().for_each(|&number| breaches.add("episodes without an end", EpisodeId { split, number }));
+            given_up += lost.len();
         }
         looked_at.push(match published {
             Some(published) => format!("{split} {} of {published}", numbers.len()),
             None => format!("{split} {}", numbers.len()),
         });
+    }
+    if given_up > 0 {
+        looked_at.push(format!("{given_up} numbers given up when the broker lost its record"));
     }
     let note = if facts.finished { "" } else { "; the run is not finished, gaps are not looked for" };
     breaches.into_check("episode numbers are dense", format!("{}{note}", looked_at.join(", ")))
@@ -134,12 +139,12 @@ fn one_use(facts: &Facts) -> Check {
     };
     let rows: BTreeSet<EpisodeId> = facts.rows.iter().map(|row| row.id).collect();
     let unused = rows.iter().filter(|id| file.uses.get(**id).is_none());
-    let waiting: Vec<&EpisodeId> = unused.collect();
+    let waiting: Vec<&EpisodeId> = unused.filter(|id| !was_given_up(facts, **id)).collect();
     if facts.finished {
         waiting.iter().for_each(|id| breaches.add("trajectories without a use", id));
     }
     let unrecorded = facts.ends.as_ref().map_or(0, |ends| ends.unrecorded);
-    let unknown: Vec<EpisodeId> = file.uses.iter().map(|(id, _)| id).filter(|id| !rows.contains(id)).collect();
+    let unknown: Vec<EpisodeId> = file.uses.iter().map(|(id, _)| id).filter(|id| !rows.contains(id) && !was_given_up(facts, *id)).collect();
     // The learner may have used an end that the recorder still holds.
     if unknown.len() as u64 > unrecorded {
         unknown.iter().for_each(|id| breaches.add("uses without a trajectory", id));
@@ -153,6 +158,12 @@ fn one_use(facts: &Facts) -> Check {
         told.push(format!("still to be used {}", waiting.len()));
     }
     breaches.into_check("each trajectory has one use", told.join(", "))
+}
+
+/// Whether an episode lies where the broker's record was lost: its end may have gone with it, before a recorder or the learner
+/// had taken it in.
+fn was_given_up(facts: &Facts, id: EpisodeId) -> bool {
+    id.number < facts.start.of(id.split)
 }
 
 /// Members of the training groups, by group.
@@ -218,7 +229,11 @@ fn groups_whole(facts: &Facts) -> Check {
         if count != members.len() {
             breaches.add("groups trained in part", format!("group {group}: {count} of {}", members.len()));
         }
-        if members.iter().any(|row| row.group_size != size) || !places.iter().copied().eq(0..size) || members.len() != places.len() {
+        let whole_is_known = group >= facts.start.group;
+        if members.iter().any(|row| row.group_size != size)
+            || (whole_is_known && !places.iter().copied().eq(0..size))
+            || members.len() != places.len()
+        {
             breaches.add("trained groups without all their members", format!("group {group}: {} of {size}", members.len()));
         }
         if members.iter().any(|row| (row.seed, &row.world) != (members[0].seed, &members[0].world)) {
@@ -287,7 +302,9 @@ fn tokens_agree(facts: &Facts) -> Check {
     let trained = facts.rows.iter().filter(|row| file.uses.get(row.id) == Some(Use::Trained));
     let by_rows: u64 = trained.map(Summary::trained_tokens).sum();
     let unrecorded = facts.ends.as_ref().map_or(0, |ends| ends.unrecorded);
-    if by_rows != file.trained_tokens && unrecorded == 0 {
+    let rows: BTreeSet<EpisodeId> = facts.rows.iter().map(|row| row.id).collect();
+    let given_up = file.uses.iter().any(|(id, used)| used == Use::Trained && !rows.contains(&id) && was_given_up(facts, id));
+    if by_rows != file.trained_tokens && unrecorded == 0 && !given_up {
         breaches.add("tokens of trained rows and of the checkpoint differ", format!("{by_rows} and {}", file.trained_tokens));
     }
     // A batch that was trained again after a crash has a later line, which counts.

@@ -5,7 +5,7 @@ use async_nats::jetstream;
 use futures::{StreamExt, TryStreamExt};
 use schemas::subjects::{self, ENDS_RECORDER, Stream};
 use schemas::uses::USES_FILE;
-use schemas::{EpisodeId, PolicyPublished, Split, UsesFile};
+use schemas::{EpisodeId, PolicyPublished, Split, Start, UsesFile};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub(super) struct Facts {
     /// Episodes that the scene-loader has published, by split.
     pub(super) published: Option<BTreeMap<Split, u64>>,
     pub(super) ends: Option<Ends>,
+    /// Where episodes went on after the broker had lost its record of the run; empty where it never has.
+    pub(super) start: Start,
 }
 
 /// Tokens of one batch, as the learner logged them.
@@ -73,6 +75,7 @@ pub(super) async fn gather(folder: &Path, url: &str, client: &async_nats::Client
         policies: read_policies(&js, run).await?,
         published: read_published(&js, run).await?,
         ends: read_ends(&js, run).await?,
+        start: read_start(&folder.join("checkpoints"))?,
     })
 }
 
@@ -89,6 +92,14 @@ fn read_uses(checkpoints: &Path) -> Result<(Option<UsesFile>, Option<UsesFile>)>
     let numbers = std::fs::read_dir(checkpoints)?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
     let before = numbers.filter(|number| *number < latest).max();
     Ok((Some(newest), before.map(|number| read(checkpoints.join(number.to_string()))).transpose()?))
+}
+
+/// Where the newest checkpoint says that episodes went on.
+fn read_start(checkpoints: &Path) -> Result<Start> {
+    let Ok(latest) = std::fs::read_to_string(checkpoints.join("latest")) else { return Ok(Start::default()) };
+    let state = crate::summary::read_json(&checkpoints.join(latest.trim()).join("learner.json"))?;
+    let start = state.get("start").cloned().unwrap_or_default();
+    Ok(serde_json::from_value::<Option<Start>>(start).context("`start` of the newest learner.json")?.unwrap_or_default())
 }
 
 fn read_log(path: &Path) -> Result<Vec<BatchLine>> {

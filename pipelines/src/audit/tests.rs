@@ -73,6 +73,7 @@ fn sound() -> Facts {
         log: vec![line(1, 8, 0), line(2, 99, 1), line(2, 15, 3)],
         policies: vec![policy(0, 1), policy(1, 1), policy(2, 2)],
         published: Some(BTreeMap::from([(Split::Train, 6), (Split::Val, 1), (Split::Expert, 2)])),
+        start: schemas::Start::default(),
         ends: Some(Ends { stored: 9, unrecorded: 0 }),
     }
 }
@@ -260,4 +261,18 @@ fn a_failed_check_says_how_many_and_names_a_few() {
     let report = super::super::AuditReport { checks: vec![check] };
     assert!(!report.is_clean());
     assert_eq!(report.lines()[0], format!("FAIL  {:<32} others: 1 (x); things: 7 (0, 1, 2, …)", "name"));
+}
+
+#[test]
+fn what_the_broker_lost_is_told_and_is_no_breach() {
+    let mut facts = sound();
+    let gone = facts.rows.iter().position(|row| row.id.split == Split::Expert).expect("expert rows");
+    let row = facts.rows.remove(gone);
+    facts.turns.remove(&row.id);
+    assert!(all(&facts).iter().any(|check| check.outcome.is_err()), "an end is missing");
+    facts.start = schemas::Start { expert: row.id.number + 1, ..schemas::Start::default() };
+    let told = all(&facts);
+    let broken: Vec<_> = told.iter().filter(|check| check.outcome.is_err()).collect();
+    assert!(broken.is_empty(), "{broken:?}");
+    assert!(told.iter().any(|check| check.outcome.as_ref().is_ok_and(|found| found.contains("1 numbers given up"))));
 }

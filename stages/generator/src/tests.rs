@@ -20,7 +20,16 @@ fn identity(engine: EngineName, edit: impl FnOnce(&mut Pipeline)) -> Identity {
     let mut pipeline = Pipeline::parse(text).unwrap();
     pipeline.generator.engine = engine;
     edit(&mut pipeline);
-    Identity { run: "r".into(), id: "generator-1".into(), host: "a".into(), pid: 1, epoch: 0, folder: "runs/r".into(), pipeline }
+    Identity {
+        run: "r".into(),
+        id: "generator-1".into(),
+        host: "a".into(),
+        pid: 1,
+        epoch: 0,
+        since_us: 0,
+        folder: "runs/r".into(),
+        pipeline,
+    }
 }
 
 /// What an engine was told.

@@ -214,6 +214,7 @@ pub(crate) fn run_controlled(
         host,
         pid: std::process::id(),
         epoch: lease.as_ref().map_or(0, Lease::epoch),
+        since_us: runtime.block_on(setup::since_us(&client, &options.run))?,
         folder: options.folder.clone(),
         pipeline,
     };

@@ -9,15 +9,19 @@ use async_nats::Client;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::kv::CreateErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, kv, object_store};
 use schemas::Split;
 use schemas::pipeline::{Phase, Pipeline};
 use schemas::subjects::{self, Stream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The key of the pipeline's text in the run's bucket.
 pub const PIPELINE_KEY: &str = "pipeline";
+
+/// Where a run's bucket says when it was made.
+const SINCE_KEY: &str = "since";
 
 const MIB: i64 = 1 << 20;
 
@@ -46,6 +50,13 @@ pub async fn init_above(client: &Client, run: &str, pipeline: &Pipeline, text: &
     }
     make_buckets(&js, run, pipeline).await?;
     let bucket = js.get_key_value(subjects::bucket(run)).await.map_err(|e| Error::broker("opening the run's bucket", e))?;
+    // Written once: who finds another value than before knows that the broker has forgotten the run meanwhile.
+    let made_us = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| since.as_micros() as u64);
+    match bucket.create(SINCE_KEY, made_us.to_string().into()).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {}
+        Err(error) => return Err(Error::broker("storing when the run began", error)),
+    }
     // Last of all: a run exists once its pipeline does.
     bucket.put(PIPELINE_KEY, text.to_string().into()).await.map_err(|e| Error::broker("storing the pipeline", e))?;
     Ok(())
@@ -226,6 +237,14 @@ async fn find_pipeline(client: &Client, run: &str) -> Result<Option<Vec<u8>>, Er
     let bucket = js.get_key_value(name).await.map_err(|e| Error::broker("opening the run's bucket", e))?;
     let value = bucket.get(PIPELINE_KEY).await.map_err(|e| Error::broker("reading the pipeline", e))?;
     Ok(value.map(|bytes| bytes.to_vec()))
+}
+
+/// When the broker's record of a run was made, Unix microseconds; 0 where it does not say.
+pub(crate) async fn since_us(client: &Client, run: &str) -> Result<u64, Error> {
+    let js = jetstream::new(client.clone());
+    let bucket = js.get_key_value(subjects::bucket(run)).await.map_err(|e| Error::broker("opening the run's bucket", e))?;
+    let value = bucket.get(SINCE_KEY).await.map_err(|e| Error::broker("reading when the run began", e))?;
+    Ok(value.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.parse().ok()).unwrap_or(0))
 }
 
 async fn is_there(js: &jetstream::Context, stream: &str) -> Result<bool, Error> {

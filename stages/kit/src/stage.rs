@@ -230,6 +230,8 @@ pub struct Identity {
     pub pid: u32,
     /// The lease's epoch; 0 without a lease.
     pub epoch: u64,
+    /// When the broker's record of the run was made, Unix microseconds: another value than before says that the record was lost.
+    pub since_us: u64,
     /// Where the run's own files lie, as `runs/<run>`.
     pub folder: std::path::PathBuf,
     pub pipeline: schemas::pipeline::Pipeline,

@@ -60,6 +60,7 @@ impl<M: Maker> Learner<M> {
             version: self.newest_published.unwrap_or(0),
             validate: state.validate(),
             finished: state.finished,
+            start: state.start.clone(),
         }
     }
 

@@ -41,9 +41,13 @@ pub fn is_held_out(id: EpisodeId) -> bool {
     id.split == Split::Expert && id.number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 }
 
+/// How many expert episodes below a number are trained on.
+pub fn trained_below(number: u64) -> u64 {
+    number - number / HELD_OUT_EVERY
+}
+
 /// The smallest number such that from `first` up to it there are `needed` expert episodes to train on.
 pub fn expert_bound(first: u64, needed: u64) -> u64 {
-    let trained_below = |number: u64| number - number / HELD_OUT_EVERY;
     let target = trained_below(first) + needed;
     // The last one needed is never a held-out one, so the bound lies right after it.
     let (whole, rest) = (target / (HELD_OUT_EVERY - 1), target % (HELD_OUT_EVERY - 1));

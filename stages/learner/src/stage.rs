@@ -100,7 +100,7 @@ const FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "config.jso
 
 impl<M: Maker> Learner<M> {
     pub fn new(identity: Identity, maker: M) -> Learner<M> {
-        let place = Place { folder: identity.folder.clone(), pipeline: Arc::new(identity.pipeline.clone()) };
+        let place = Place { folder: identity.folder.clone(), pipeline: Arc::new(identity.pipeline.clone()), since_us: identity.since_us };
         Learner {
             place,
             life: Life::Files,

@@ -6,7 +6,7 @@ use crate::tokens::Counts;
 use crate::validation::Pass;
 use crate::window::Chunk;
 use schemas::pipeline::{Phase, PhaseConfig, Pipeline};
-use schemas::{EpisodeId, Use};
+use schemas::{EpisodeId, Start, Use};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -53,6 +53,12 @@ pub struct State {
     pub open_members: BTreeMap<u64, u32>,
     pub passes: Vec<Pass>,
     pub finished: bool,
+    /// When the broker's record of the run was made, as it was known when this was written.
+    #[serde(default)]
+    pub since_us: u64,
+    /// Where episodes went on when that record was last lost.
+    #[serde(default)]
+    pub start: Option<Start>,
     pub chunks: Vec<Chunk>,
     pub seconds_by_phase: BTreeMap<String, f64>,
     pub seconds_by_part: BTreeMap<String, f64>,
@@ -135,6 +141,43 @@ impl State {
         self.note_version();
     }
 
+    /// The broker has lost its record of the run: whatever was allowed and is in no batch will never come. Its numbers are left
+    /// out, as if those groups and episodes had been wasted, and validation passes that were under way stay incomplete.
+    pub fn forfeit(&mut self, pipeline: &Pipeline) {
+        if let Some(config) = self.config(pipeline).cloned() {
+            let part = &mut self.part;
+            if phases::has_groups(config.phase) {
+                let resolved = part.first_group + part.fed * u64::from(config.batch) + part.wasted;
+                part.wasted += self.upto_group.saturating_sub(resolved);
+                part.next_group = self.upto_group;
+                part.passed.clear();
+            } else {
+                let allowed = grants::trained_below(self.upto_expert) - grants::trained_below(part.first_expert);
+                part.lost = allowed.saturating_sub(part.taken);
+                part.next_expert = self.upto_expert;
+            }
+        }
+        self.open_members.clear();
+        self.published.clear();
+        let size = pipeline.episodes.validation;
+        for pass in self.passes.iter_mut().filter(|pass| !pass.is_complete(size)) {
+            pass.lost = true;
+        }
+        if self.batch == 0 && !self.passes.is_empty() {
+            // The weights have not changed since: the version they have now stands for the one that is gone.
+            self.passes.push(Pass { version: self.version, phase: "start".into(), ..Pass::default() });
+        }
+        let begun: Vec<u64> = self.passes.iter().filter(|pass| pass.version < self.version).map(|pass| pass.version).collect();
+        let largest_group = u64::from(pipeline.episodes.group_size.max(pipeline.episodes.group_size_hard));
+        self.start = Some(Start {
+            group: self.upto_group,
+            train: self.upto_group * largest_group,
+            expert: self.upto_expert,
+            val: begun.len() as u64 * size,
+            passes: begun,
+        });
+    }
+
     fn note_version(&mut self) {
         self.batch_of.insert(self.version, self.batch);
         while self.batch_of.len() > BATCHES_REMEMBERED {
@@ -188,6 +231,39 @@ mod tests {
 
     fn pipeline(schedule: &str) -> Pipeline {
         Pipeline::parse(&format!("name = \"t\"\n[world]\nname = \"frozenlake\"\n[learner]\nmax_staleness = 1\n{schedule}")).unwrap()
+    }
+
+    #[test]
+    fn what_the_broker_lost_is_not_waited_for() {
+        let pipeline = pipeline(
+            "[[schedule]]\nphase = \"imitation\"\nbatch = 4\nbatches = 9\n[[schedule]]\nphase = \"grpo\"\nbatch = 2\nbatches = 9\n",
+        );
+        let mut state = State::new();
+        state.passes.push(Pass { phase: "start".into(), ..Pass::default() });
+        state.raise_grants(&pipeline);
+        let allowed = state.upto_expert;
+        state.apply(&Outcome { fed: true, taken: 4, ..Outcome::default() });
+        state.restored();
+        state.forfeit(&pipeline);
+        let start = state.start.clone().unwrap();
+        assert_eq!((start.expert, start.group, start.passes.as_slice()), (allowed, 0, [0].as_slice()));
+        assert!(state.passes[0].lost && start.val == pipeline.episodes.validation);
+        state.raise_grants(&pipeline);
+        let trainable =
+            (allowed..state.upto_expert).filter(|n| !grants::is_held_out(EpisodeId { split: schemas::Split::Expert, number: *n }));
+        assert_eq!(trainable.count(), 12, "three batches ahead of what is left");
+
+        state.next_phase();
+        state.raise_grants(&pipeline);
+        state.apply(&Outcome { fed: true, ..Outcome::default() });
+        state.forfeit(&pipeline);
+        let before = state.upto_group;
+        assert_eq!(
+            state.start.as_ref().unwrap().train,
+            before * u64::from(pipeline.episodes.group_size_hard.max(pipeline.episodes.group_size))
+        );
+        state.raise_grants(&pipeline);
+        assert_eq!(state.upto_group, before + 2 * 2, "as many groups may start as at the beginning");
     }
 
     #[test]

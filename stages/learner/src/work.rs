@@ -37,6 +37,8 @@ pub struct Shop<O> {
 pub struct Place {
     pub folder: PathBuf,
     pub pipeline: Arc<Pipeline>,
+    /// When the broker's record of the run was made, Unix microseconds.
+    pub(crate) since_us: u64,
 }
 
 impl Place {
@@ -149,10 +151,15 @@ fn start<M: Maker>(place: &Place, maker: Option<M>, files: Files) -> Result<(Sho
     if let Some(folder) = &from {
         snapshot = read(folder)?;
         snapshot.state.restored();
+        if snapshot.state.since_us != place.since_us {
+            tracing::warn!("the broker has no record of what went on: episodes that were under way are given up");
+            snapshot.state.forfeit(&place.pipeline);
+        }
         shop.window = window::restore(&place.windows(), &snapshot.state.chunks).map_err(|e| e.to_string())?;
     } else if place.pipeline.learner.validate && maker.is_some() {
         snapshot.state.passes.push(Pass { phase: "start".into(), ..Pass::default() });
     }
+    snapshot.state.since_us = place.since_us;
     if let Some(mut maker) = maker {
         let (optimiser, made) = match &from {
             None => maker.create(&shop.files)?,

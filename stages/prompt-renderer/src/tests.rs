@@ -20,6 +20,7 @@ fn identity(observation_tokens: u32) -> Identity {
         host: "h".into(),
         pid: 1,
         epoch: 0,
+        since_us: 0,
         folder: PathBuf::from("runs/r"),
         pipeline,
     }

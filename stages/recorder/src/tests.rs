@@ -25,6 +25,7 @@ fn identity(folder: &std::path::Path) -> Identity {
         host: "h".into(),
         pid: 1,
         epoch: 0,
+        since_us: 0,
         folder: folder.into(),
         pipeline: Pipeline::parse(PIPELINE).unwrap(),
     }

@@ -164,6 +164,10 @@ impl Loader {
     /// A slice of planning: one order.
     fn plan(&mut self, out: &mut Vec<Output>) {
         let (Some(state), Some(grant)) = (&mut self.state, &self.grant) else { return };
+        if let Some(start) = grant.start.as_ref().filter(|_| *state == State::new()) {
+            *state = State::starting(start, self.rules.known_to(start.group));
+            self.writing.dirty = true;
+        }
         let Some(order) = self.rules.next(state, grant, self.epoch) else { return };
         match self.rules.episodes(self.kind.as_ref(), &order) {
             Ok(planned) => {

@@ -4,7 +4,7 @@
 //! again. Ends are acked after the state that counts them is written, and counted once each.
 
 use crate::curriculum::Curriculum;
-use schemas::{Mode, PolicyPin, Split};
+use schemas::{Mode, PolicyPin, Split, Start};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -90,6 +90,22 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new() -> State {
         State { version: VERSION, ..State::default() }
+    }
+
+    /// A state that goes on where the learner says, after the broker has lost the one that was. `settled`: groups below this one
+    /// are as good as in the curriculum.
+    pub(crate) fn starting(start: &Start, settled: u64) -> State {
+        let ended = Split::ALL.map(|split| (split, Seen { below: start.of(split), above: BTreeSet::new() }));
+        State {
+            next_group: start.group,
+            next_train: start.train,
+            next_expert: start.expert,
+            next_val: start.val,
+            passes: start.passes.clone(),
+            settled,
+            ended: BTreeMap::from(ended),
+            ..State::new()
+        }
     }
 
     /// # Errors

@@ -102,6 +102,26 @@ fn training_and_validation_share_no_task() {
 }
 
 #[test]
+fn after_the_broker_lost_everything_numbers_go_on_where_the_learner_says() {
+    let mut broker = Broker::new(pipeline(""));
+    let start = schemas::Start { group: 7, train: 56, expert: 30, val: 20, passes: vec![4] };
+    let after = |upto_group, upto_expert| schemas::Grant { start: Some(start.clone()), ..grant(upto_group, upto_expert, &[4, 9]) };
+    broker.grant(after(7, 30));
+    broker.run(300);
+    assert_eq!(broker.numbers(Split::Val), (20..40).collect::<Vec<u64>>(), "version 9 is judged, version 4 is not judged again");
+    broker.grant(after(9, 33));
+    broker.run(300);
+    assert_eq!(broker.numbers(Split::Train), (56..72).collect::<Vec<u64>>());
+    assert_eq!(broker.numbers(Split::Expert), (30..33).collect::<Vec<u64>>());
+    // What it remembers counts more than where it began.
+    broker.restart();
+    broker.grant(after(10, 33));
+    broker.run(300);
+    assert_eq!(broker.numbers(Split::Train), (56..80).collect::<Vec<u64>>());
+    assert_eq!((broker.duplicates, broker.changed), (0, 0));
+}
+
+#[test]
 fn a_full_stream_is_waited_for() {
     let mut broker = Broker::new(pipeline(""));
     broker.full = true;

@@ -5,6 +5,25 @@ use journeys::{Journey, small_pipeline};
 use std::time::Duration;
 
 #[test]
+fn a_run_goes_on_when_the_broker_has_lost_everything() -> Result<()> {
+    let mut journey = Journey::start(&small_pipeline(false).replace("batches = 40", "batches = 80"), &[])?;
+    journey.wait_until(Duration::from_secs(60), "some batches", |all| {
+        all.values().any(|p| p.stage == "learner" && p.gauges.get("batch").is_some_and(|batch| *batch >= 5.0))
+    })?;
+    journey.interrupt()?;
+    assert!(journey.wait(Duration::from_secs(30))?.success());
+    // Another server, with an empty JetStream folder: what is left is the checkpoint and the Parquet files.
+    journey.server = kit::testing::NatsServer::start();
+    journey.again(&["--resume"])?;
+    let summary = journey.finish(Duration::from_secs(180))?;
+    assert_eq!(summary["audit"]["clean"], true, "{summary:#}");
+    assert!(summary["result"]["batches"].as_u64().expect("a count") >= 80, "{summary:#}");
+    let last = summary["validation"].as_array().and_then(|passes| passes.last()).expect("a pass");
+    assert_eq!(last["episodes"], 24, "the final version is judged in full: {summary:#}");
+    Ok(())
+}
+
+#[test]
 fn a_stopped_run_goes_on() -> Result<()> {
     let mut journey = Journey::start(&small_pipeline(false).replace("batches = 40", "batches = 150"), &[])?;
     journey.wait_until(Duration::from_secs(60), "some batches", |all| {

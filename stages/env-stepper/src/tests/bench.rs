@@ -153,6 +153,7 @@ pub(super) fn identity(pipeline: &Pipeline) -> Identity {
         host: "h".into(),
         pid: 1,
         epoch: 0,
+        since_us: 0,
         folder: "runs/r".into(),
         pipeline: pipeline.clone(),
     }

@@ -91,6 +91,7 @@ impl Sim {
             host: "sim".to_string(),
             pid: node as u32 + 1,
             epoch: *epoch,
+            since_us: 0,
             folder: std::path::PathBuf::from("sim").join(&self.nodes[node].name),
             pipeline: self.pipeline.clone(),
         };

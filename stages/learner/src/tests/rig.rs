@@ -245,6 +245,7 @@ impl Rig {
             host: "a".into(),
             pid: 1,
             epoch: self.epoch,
+            since_us: 0,
             folder: self.folder.path().to_path_buf(),
             pipeline: self.pipeline.clone(),
         };

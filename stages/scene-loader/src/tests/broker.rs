@@ -68,7 +68,7 @@ pub(super) fn pipeline(rules: &str) -> Pipeline {
 }
 
 pub(super) fn grant(upto_group: u64, upto_expert: u64, validate: &[u64]) -> Grant {
-    Grant { epoch: 1, upto_group, dagger_below: 0, upto_expert, version: 0, validate: validate.to_vec(), finished: false }
+    Grant { epoch: 1, upto_group, dagger_below: 0, upto_expert, version: 0, validate: validate.to_vec(), finished: false, start: None }
 }
 
 /// Takes a loader's outputs one at a time, and answers each later.
@@ -106,6 +106,7 @@ fn loader(pipeline: &Pipeline, epoch: u64) -> Loader {
         host: "h".into(),
         pid: 1,
         epoch,
+        since_us: 0,
         folder: "runs/r".into(),
         pipeline: pipeline.clone(),
     };
