@@ -144,6 +144,12 @@ impl Robot {
         Robot { position, yaw: wrap(yaw), lift: 0.1645, extension: 0.0, wrist: -180.0 }
     }
 
+    /// The robot with its arm elsewhere, within its limits.
+    pub fn with_arm(self, lift: f64, extension: f64, wrist: f64) -> Robot {
+        let within = |value: f64, (low, high): (f64, f64)| if value.is_nan() { low } else { value.clamp(low, high) };
+        Robot { lift: within(lift, LIFT), extension: within(extension, EXTENSION), wrist: within(wrist, WRIST), ..self }
+    }
+
     /// From the robot's frame to the house's.
     pub fn place(&self, local: Vec2) -> Vec2 {
         self.position.plus(right(self.yaw).times(local.x)).plus(forward(self.yaw).times(local.z))

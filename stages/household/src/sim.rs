@@ -7,6 +7,8 @@ use crate::{
     space::Space,
     view::{Camera, Eye, Frame},
 };
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// A scene and its index; shared by all that live in it.
@@ -32,11 +34,26 @@ pub struct Sim {
     /// Where things are that are no longer where the scene has them: floor point and height of the centre.
     pub moved: BTreeMap<usize, (Vec2, f64)>,
     pub cameras: [Camera; 2],
+    noise: Option<ChaCha8Rng>,
+}
+
+/// Standard deviation of a turn's error, degrees.
+const NOISE_DEG: f64 = 0.5;
+
+/// A standard normal number, by Box and Muller.
+fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    let (radius, angle): (f64, f64) = (rng.random_range(f64::EPSILON..1.0), rng.random_range(0.0..std::f64::consts::TAU));
+    (-2.0 * libm::log(radius)).sqrt() * libm::cos(angle)
 }
 
 impl Sim {
     pub fn new(home: Arc<Home>, robot: Robot, cameras: [Camera; 2]) -> Sim {
-        Sim { home, robot, held: Vec::new(), moved: BTreeMap::new(), cameras }
+        Sim { home, robot, held: Vec::new(), moved: BTreeMap::new(), cameras, noise: None }
+    }
+
+    /// Turns are off by a normal error of half a degree, drawn from here.
+    pub fn with_noise(self, noise: Option<ChaCha8Rng>) -> Sim {
+        Sim { noise, ..self }
     }
 
     pub fn frame(&self, eye: Eye) -> Frame {
@@ -93,6 +110,23 @@ impl Sim {
                 self.robot = robot;
                 worked
             }
+        }
+    }
+
+    /// All that actions change, bit by bit.
+    pub(crate) fn hash(&self, hasher: &mut blake3::Hasher) {
+        let mut number = |value: f64| {
+            hasher.update(&value.to_bits().to_le_bytes());
+        };
+        let robot = &self.robot;
+        [robot.position.x, robot.position.z, robot.yaw, robot.lift, robot.extension, robot.wrist].into_iter().for_each(&mut number);
+        self.held.iter().for_each(|&thing| number(thing as f64));
+        number(-1.0);
+        for (&thing, &(place, height)) in &self.moved {
+            [thing as f64, place.x, place.z, height].into_iter().for_each(&mut number);
+        }
+        if let Some(noise) = &self.noise {
+            number(noise.get_word_pos() as f64);
         }
     }
 
