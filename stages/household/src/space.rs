@@ -104,7 +104,7 @@ impl Space {
             let mut gaps: Vec<(f64, f64)> = wall
                 .holes
                 .iter()
-                .filter(|hole| f64::from(hole.high) > DOOR_HEIGHT && hole.low < 0.3)
+                .filter(|hole| hole.passable() && f64::from(hole.high) > DOOR_HEIGHT && hole.low < 0.3)
                 .map(|hole| (f64::from(hole.from) / length, f64::from(hole.to) / length))
                 .collect();
             gaps.sort_by(|one, other| one.0.total_cmp(&other.0));
@@ -119,6 +119,7 @@ impl Space {
             let holes = wall
                 .holes
                 .iter()
+                .filter(|hole| hole.see_through())
                 .map(|hole| (f64::from(hole.from) / length, f64::from(hole.to) / length, f64::from(hole.low), f64::from(hole.high)))
                 .collect();
             self.screens.push(Screen { a, b, height: f64::from(wall.height), holes });
