@@ -25,6 +25,8 @@ pub mod view;
 
 mod error;
 mod field;
+mod motion;
+mod push;
 
 #[cfg(test)]
 mod tests;

@@ -262,9 +262,9 @@ impl Episode {
         }
         // What the hand let go of or pushed is where it came to rest.
         if let Some(remembered) = &mut self.remembered
-            && let Some(&place) = self.sim.moved.get(&remembered.thing)
+            && let Some(pose) = self.sim.moved.get(&remembered.thing)
         {
-            remembered.place = place;
+            remembered.place = (pose.centre, pose.height);
         }
     }
 
