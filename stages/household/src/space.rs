@@ -1,9 +1,10 @@
 //! A scene made ready for questions: does the body fit here, does the arm touch something, what hides what.
 
 use crate::{
-    geometry::{Block, Vec2, crossing, vec2},
+    geometry::{Block, Vec2, crossing, forward, right, vec2},
     robot::{ARM_RADIUS, BODY_HIGH, BODY_LOW, BODY_RADIUS, Limb},
-    scene::{Hole, Room, Scene, Wall, at, room_of},
+    scene::{Hole, Room, Scene, Thing, Wall, at, room_of, tilted},
+    shape::parts,
 };
 use std::collections::BTreeSet;
 
@@ -37,6 +38,36 @@ impl Solid {
         let clearance = (BODY_RADIUS * BODY_RADIUS - gap * gap).max(0.0).sqrt();
         Solid { block, clearance }
     }
+}
+
+/// A thing's box where the scene has it.
+fn whole(thing: &Thing) -> Block {
+    let size = vec2(f64::from(thing.size[0]), f64::from(thing.size[2]));
+    Block::new(thing.floor_centre(), size, f64::from(thing.yaw), thing.low(), thing.high())
+}
+
+/// The boxes around a thing's solid parts. One that something stands in ends where that stands: houses know better than
+/// shapes how high a seat is.
+fn bodies(thing: &Thing, children: &[Block]) -> impl Iterator<Item = Block> {
+    const SUNK_M: f64 = 0.01;
+    let tilt = thing.tilt.map(|tilt| tilted(f64::from(tilt.pitch), f64::from(tilt.roll)));
+    let parts = parts(&thing.kind, &thing.asset, thing.own_size()).into_iter().filter(|part| part.solid);
+    let yaw = f64::from(thing.yaw);
+    parts.map(move |part| {
+        let turn = |vector: [f64; 3], of: fn(f64) -> f64| {
+            tilt.map_or(vector, |rows| rows.map(|row| (0..3).map(|side| of(row[side]) * vector[side]).sum()))
+        };
+        let (centre, half) = (turn(part.centre, |value| value), turn(part.half, f64::abs));
+        let middle = thing.floor_centre().plus(right(yaw).times(centre[0])).plus(forward(yaw).times(centre[2]));
+        let height = f64::from(thing.centre[1]) + centre[1];
+        let mut block = Block::new(middle, vec2(2.0 * half[0], 2.0 * half[2]), yaw, height - half[1], height + half[1]);
+        for child in children {
+            if child.low > block.low + SUNK_M && block.overlap(child) > SUNK_M {
+                block.high = block.high.min(child.low);
+            }
+        }
+        block
+    })
 }
 
 /// How near the body's axis comes to a box on the floor where they touch.
@@ -147,14 +178,18 @@ impl Space {
     }
 
     fn add_things(&mut self, scene: &Scene) {
+        let mut children = vec![Vec::new(); scene.things.len()];
+        for thing in &scene.things {
+            if let Some(children) = thing.parent.and_then(|parent| children.get_mut(usize::from(parent))) {
+                children.push(whole(thing));
+            }
+        }
         for (number, thing) in scene.things.iter().enumerate() {
-            let size = vec2(f64::from(thing.size[0]), f64::from(thing.size[2]));
-            let block = Block::new(thing.floor_centre(), size, f64::from(thing.yaw), thing.low(), f64::from(thing.solid_top));
             if thing.blocks {
-                self.solids.push(Solid::new(block));
+                self.solids.extend(bodies(thing, &children[number]).map(Solid::new));
             }
             if thing.opaque {
-                self.curtains.push((block, number));
+                self.curtains.push((Block { high: f64::from(thing.solid_top), ..whole(thing) }, number));
             }
         }
     }
@@ -296,6 +331,14 @@ impl Space {
                 .curtains
                 .iter()
                 .any(|(block, number)| *number != looked_at && block.entry(eye, point).is_some_and(|share| share < 0.999))
+    }
+
+    /// Whether a wall stands between two points, doors apart.
+    pub(crate) fn walled(&self, a: Vec2, b: Vec2) -> bool {
+        self.screens.iter().any(|screen| {
+            crossing(a, b, screen.a, screen.b)
+                .is_some_and(|(_, along)| !screen.holes.iter().any(|&(from, to, low, _)| along > from && along < to && low < 0.3))
+        })
     }
 
     /// The room that a point is in, or the nearest one.

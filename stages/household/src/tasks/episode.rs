@@ -64,6 +64,13 @@ pub struct Episode {
     success: bool,
 }
 
+/// Whether the navigation camera shows a thing within two metres.
+pub(crate) fn stands_before(sim: &Sim, target: usize) -> bool {
+    let eye = sim.robot.place(sim.cameras[Eye::Navigation as usize].place);
+    let near = sim.block(target).floor_distance(eye) <= NEAR_M && !sim.held.contains(&target);
+    near && sim.frame(Eye::Navigation).shows(sim, target)
+}
+
 fn scene(what: String) -> Error {
     Error::Scene { what }
 }
@@ -119,11 +126,11 @@ impl Episode {
     /// # Errors
     /// What cannot be reached, and why.
     pub fn check(&self) -> Result<(), Error> {
-        let space = &self.sim.home.space;
         if self.task.task == Task::RoomVisit {
-            let field = Field::to(space, |point| point.distance(self.sim.robot.body()) < 0.3);
+            let floor = self.sim.home.floor();
+            let field = Field::to(floor, |point| point.distance(self.sim.robot.body()) < 0.15);
             for (number, room) in self.sim.home.scene.rooms.iter().enumerate() {
-                if !field.reaches(|point| space.room_at(point) == number) {
+                if !field.reaches(floor, number) {
                     return Err(scene(format!("room {} cannot be reached from the start", room.id)));
                 }
             }
@@ -149,7 +156,8 @@ impl Episode {
     pub fn way_to(&self, target: usize) -> Option<f64> {
         let place = self.sim.centre(target).0;
         let near = if self.task.task.takes() { crate::field::REACH_M } else { NEAR_M };
-        Field::to(&self.sim.home.space, |point| point.distance(place) <= near).way(self.sim.robot.body())
+        let floor = self.sim.home.floor();
+        Field::to(floor, |point| point.distance(place) <= near).way(floor, self.sim.robot.body())
     }
 
     /// Runs an action; false: it did not work. Nothing happens once the episode is over.
@@ -286,11 +294,7 @@ impl Episode {
 
     /// A target that the navigation camera shows within two metres.
     pub fn stands_before(&self) -> Option<usize> {
-        let eye = self.sim.robot.place(self.sim.cameras[Eye::Navigation as usize].place);
-        let frame = self.sim.frame(Eye::Navigation);
-        let near = |target: &usize| self.sim.block(*target).floor_distance(eye) <= NEAR_M;
-        let free = |target: &usize| !self.sim.held.contains(target);
-        self.targets.iter().copied().find(|target| near(target) && free(target) && frame.shows(&self.sim, *target))
+        self.targets.iter().copied().find(|&target| stands_before(&self.sim, target))
     }
 
     /// A target that was taken lies where the robot started.

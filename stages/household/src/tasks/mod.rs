@@ -9,6 +9,7 @@ mod episode;
 mod metrics;
 mod rewards;
 
+pub(crate) use episode::stands_before;
 pub use episode::{Episode, LOOK_HEADINGS, Remembered};
 pub use metrics::Metrics;
 pub use rewards::{Preset, Rewards};
