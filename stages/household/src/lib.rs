@@ -18,6 +18,7 @@ pub mod robot;
 pub mod sample;
 pub mod scene;
 pub mod schema;
+pub mod shape;
 pub mod sim;
 pub mod space;
 pub mod view;
