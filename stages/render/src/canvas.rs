@@ -13,6 +13,9 @@ use crate::{
 /// Side of a tile of the coarse depth, pixels.
 pub(crate) const TILE: usize = 16;
 
+/// Two inverse depths that differ by no more than this share are of one surface.
+const SAME_PLANE: f32 = 0.004;
+
 /// A rectangle of pixels; right and bottom are outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rect {
@@ -71,6 +74,9 @@ pub(crate) struct Canvas {
     /// Least inverse depth of each tile as of the last [`Canvas::measure`].
     tiles: Vec<f32>,
     columns: usize,
+    /// How much darker a pixel is for what stands near it, in 256ths; and which rows have such pixels.
+    pub(crate) shadows: Vec<u8>,
+    pub(crate) shadowed: Vec<bool>,
     /// Left and right end of a polygon in each row, while it is filled.
     ends: Vec<[f32; 2]>,
 }
@@ -87,6 +93,8 @@ impl Canvas {
             shades: Vec::with_capacity(2048),
             tiles: vec![0.0; columns * size.height.div_ceil(TILE)],
             columns,
+            shadows: vec![0; size.pixels()],
+            shadowed: vec![false; size.height],
             ends: vec![[0.0; 2]; size.height],
         }
     }
@@ -99,6 +107,8 @@ impl Canvas {
         self.inverse.fill(0.0);
         self.faces.fill(0);
         self.tiles.fill(0.0);
+        self.shadows.fill(0);
+        self.shadowed.fill(false);
         self.shades.clear();
         self.shades.push(Shade::default());
     }
@@ -106,34 +116,64 @@ impl Canvas {
     /// Fills a convex polygon. `inverse`: its inverse depth by pixel.
     #[inline]
     pub(crate) fn polygon(&mut self, points: &[[f32; 2]], inverse: Affine, face: u32, scissor: &Rect) {
-        let (mut low, mut high) = (points[0][1], points[0][1]);
-        for point in &points[1..] {
-            low = low.min(point[1]);
-            high = high.max(point[1]);
-        }
-        let top = row_from(low, scissor);
-        let bottom = row_from(high, scissor);
-        if top >= bottom {
-            return;
-        }
-        let (first, last) = (scissor.left as f32, scissor.right as f32);
-        self.ends[top..bottom].fill([last, first]);
-        let mut from = points[points.len() - 1];
-        for &to in points {
-            self.edge(from, to, scissor);
-            from = to;
-        }
+        let rows = self.outline(points, scissor);
         let width = self.size.width;
-        for y in top..bottom {
-            let [left, right] = self.ends[y];
-            // Pixels whose middle lies in [left, right).
-            let (left, right) = ((left.max(first) + 0.5) as usize, (right.min(last) + 0.5) as usize);
+        for y in rows {
+            let (left, right) = self.row_ends(y, scissor);
             if left < right {
                 let row = y * width;
                 let start = inverse[0] + inverse[2] * y as f32;
                 span(&mut self.inverse[row + left..row + right], &mut self.faces[row + left..row + right], [start, inverse[1]], left, face);
             }
         }
+    }
+
+    /// Darkens what lies in a convex polygon's plane, by 256ths.
+    pub(crate) fn shadow(&mut self, points: &[[f32; 2]], inverse: Affine, amount: u8, scissor: &Rect) {
+        let rows = self.outline(points, scissor);
+        let width = self.size.width;
+        for y in rows {
+            let (left, right) = self.row_ends(y, scissor);
+            if left < right {
+                let row = y * width;
+                let start = inverse[0] + inverse[2] * y as f32;
+                self.shadowed[y] = true;
+                let (held, dark) = (&self.inverse[row + left..row + right], &mut self.shadows[row + left..row + right]);
+                for (column, (held, dark)) in held.iter().zip(dark).enumerate() {
+                    let here = start + inverse[1] * (left + column) as i32 as f32;
+                    let lies = (here - *held).abs() < *held * SAME_PLANE;
+                    *dark = dark.saturating_add(if lies { amount } else { 0 });
+                }
+            }
+        }
+    }
+
+    /// Works out a polygon's ends in each of its rows, which are given back.
+    #[inline]
+    fn outline(&mut self, points: &[[f32; 2]], scissor: &Rect) -> std::ops::Range<usize> {
+        let (mut low, mut high) = (points[0][1], points[0][1]);
+        for point in &points[1..] {
+            low = low.min(point[1]);
+            high = high.max(point[1]);
+        }
+        let (top, bottom) = (row_from(low, scissor), row_from(high, scissor));
+        if top >= bottom {
+            return 0..0;
+        }
+        self.ends[top..bottom].fill([scissor.right as f32, scissor.left as f32]);
+        let mut from = points[points.len() - 1];
+        for &to in points {
+            self.edge(from, to, scissor);
+            from = to;
+        }
+        top..bottom
+    }
+
+    /// The pixels of a row whose middles lie within the polygon's ends: first, and first after.
+    #[inline]
+    fn row_ends(&self, y: usize, scissor: &Rect) -> (usize, usize) {
+        let [left, right] = self.ends[y];
+        ((left.max(scissor.left as f32) + 0.5) as usize, (right.min(scissor.right as f32) + 0.5) as usize)
     }
 
     /// Widens the rows that an edge crosses. An edge gives the same numbers in both polygons that share it.

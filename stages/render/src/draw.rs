@@ -5,6 +5,7 @@
 //! already has in front.
 
 use crate::{
+    ROBOT, STRUCTURE,
     canvas::{Canvas, Rect},
     light::Local,
     mesh::{Face, Mesh},
@@ -22,6 +23,13 @@ const COARSE_ROWS: f32 = 26.0;
 const LARGE_M: f32 = 0.35;
 /// A portal nearer to the eye than this is taken to fill the picture, metres.
 const DOORWAY_M: f32 = 0.25;
+
+/// How far a thing darkens the ground around it, metres; in how many steps, and by how many 256ths each.
+const SHADOW_M: f32 = 0.09;
+const SHADOW_STEPS: usize = 3;
+const SHADOW: u8 = 26;
+/// A thing with fewer columns than this in half of its width darkens nothing.
+const SHADOW_COLUMNS: f32 = 3.0;
 
 /// What is seen of a room.
 #[derive(Clone, Copy)]
@@ -91,6 +99,9 @@ impl Painter {
                 measured = true;
             }
             self.actor(model, &actors[index], view, &rect);
+        }
+        for &(_, rect, index) in &order {
+            self.contact(&actors[index], view, &axes, &rect);
         }
         (self.seen, self.order) = (seen, order);
     }
@@ -173,6 +184,38 @@ impl Painter {
         let mesh = solid.coarse.as_ref().filter(|_| extent.rows < COARSE_ROWS).unwrap_or(&solid.fine);
         let light = model.lights.local(actor.room, actor.pose.origin).turned(&actor.pose.axes);
         self.mesh(mesh, &actor.body.coats, &actor.pose, &light, view, scissor, [extent.nearest > NEAR_M], actor.owner);
+    }
+
+    /// Darkens the ground under and around an upright thing.
+    fn contact(&mut self, actor: &Actor<'_>, view: &View, axes: &[Affine; 3], scissor: &Rect) {
+        let (mesh, pose) = (&actor.body.solid.fine, &actor.pose);
+        let (half, ground) = (scaled(sub(mesh.high, mesh.low), 0.5), pose.origin[1] + mesh.low[1]);
+        let before = view.eye[1] - ground;
+        let casts = actor.owner != STRUCTURE && actor.owner != ROBOT && pose.axes[1][1] > 0.99;
+        if !casts || before < 0.05 || before > 4.0 {
+            return;
+        }
+        let Some([_, _, depth]) = view.project(pose.origin) else { return };
+        if half[0].max(half[2]) * view.focal < SHADOW_COLUMNS * depth {
+            return;
+        }
+        let middle = scaled(add(mesh.low, mesh.high), 0.5);
+        let margin = (half[0].min(half[2]) * 0.5).min(SHADOW_M);
+        let inverse = mixed(axes, [0.0, -1.0 / before, 0.0]);
+        for step in 0..SHADOW_STEPS {
+            let wider = margin * (step as f32 / (SHADOW_STEPS - 1) as f32 * 1.4 - 0.4);
+            let corner = |x: f32, z: f32| {
+                let (x, z) = (middle[0] + x * (half[0] + wider), middle[2] + z * (half[2] + wider));
+                let place = add(pose.origin, add(scaled(pose.axes[0], x), scaled(pose.axes[2], z)));
+                view.placed([place[0], ground, place[2]])
+            };
+            let corners = [corner(-1.0, -1.0), corner(1.0, -1.0), corner(1.0, 1.0), corner(-1.0, 1.0)];
+            let mut points = [[0.0; 2]; MOST_CORNERS];
+            let count = flatten(&corners, view, &mut points);
+            if shows(&points[..count], scissor) {
+                self.canvas.shadow(&points[..count], inverse, SHADOW, scissor);
+            }
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "one inner loop; a struct of its arguments would be made for each thing")]

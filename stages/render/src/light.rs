@@ -10,7 +10,7 @@ use crate::{
 use household::scene::{Light, Scene};
 
 /// Light from everywhere, from above, and what sun and lamp add at full strength where they meet a surface straight.
-const EVERYWHERE: f32 = 0.46;
+const EVERYWHERE: f32 = 0.6;
 const ABOVE: f32 = 0.07;
 const SUN: f32 = 0.20;
 const LAMP: f32 = 1.0;

@@ -5,6 +5,7 @@
 //! lights, as training does.
 
 use crate::pattern::Figure;
+use household::shape::DARK;
 
 /// A surface: a pattern that mixes two colours.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,6 +79,9 @@ impl Look {
     /// The paint of a part of an object.
     pub(crate) fn object(&self, asset: &str, slot: u8) -> Paint {
         let n = self.number(&format!("{asset}/{slot}"));
+        if slot == DARK {
+            return paint(Figure::Plain, hsv(share(n >> 12), 0.15 * share(n >> 20), 0.1 + 0.16 * share(n >> 30)));
+        }
         let figure = OBJECTS[(n % OBJECTS.len() as u64) as usize];
         if figure == Figure::Grain {
             let wood = WOODS[(n >> 12) as usize % WOODS.len()];
@@ -184,7 +188,7 @@ fn paint(figure: Figure, colour: [f32; 3]) -> Paint {
     let (low, high, texels) = match figure {
         Figure::Plain => (1.0, 1.0, 32.0),
         Figure::Plaster => (0.86, 1.12, 42.0),
-        Figure::Planks => (0.45, 1.4, 64.0),
+        Figure::Planks => (0.5, 1.35, 110.0),
         Figure::Parquet => (0.55, 1.35, 64.0),
         Figure::Grain => (0.6, 1.4, 100.0),
         Figure::Tiles => (0.82, 1.16, 72.0),

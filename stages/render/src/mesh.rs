@@ -32,11 +32,19 @@ pub(crate) struct Mesh {
     pub(crate) high: Vec3,
 }
 
-/// One level of a body of revolution: height, radii along x and z, and where its axis is.
+/// A body of revolution, or one that is stretched across its axis.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ring {
-    pub(crate) middle: Vec3,
-    pub(crate) radii: [f32; 2],
+pub(crate) struct Turned<'a> {
+    pub(crate) centre: Vec3,
+    /// Half of the sides of its box.
+    pub(crate) half: Vec3,
+    /// 0, 1 or 2: which of the axes it is turned about.
+    pub(crate) axis: usize,
+    /// Places along the axis, rising, -1 to 1, and radii as shares of the half sides. A radius of 0 is a point.
+    pub(crate) profile: &'a [[f32; 2]],
+    pub(crate) sides: usize,
+    /// Whether its first and its last level are closed.
+    pub(crate) caps: [bool; 2],
 }
 
 impl Mesh {
@@ -58,7 +66,7 @@ impl Mesh {
         self.corners.len() + more > Self::MOST
     }
 
-    /// Adds a face through corners that are counter-clockwise as seen with z to the right of x; see the tests.
+    /// Adds a flat face whose corners go round so that their cross product looks outward. One without area is left out.
     fn face(&mut self, corners: &[u16], slot: u8) {
         let at = |k: usize| self.corners[corners[k] as usize];
         // The two diagonals of a quadrilateral, two sides of a triangle: never parallel unless the face has no area.
@@ -99,26 +107,31 @@ impl Mesh {
         }
     }
 
-    /// Adds a surface of revolution through rings, seen from outside where the rings go up; its ends are closed where `caps`
-    /// says so (first, last).
-    pub(crate) fn turned(&mut self, rings: &[Ring], sides: usize, slot: u8, caps: [bool; 2]) {
-        if self.full(rings.len() * sides) {
+    /// Adds a body of revolution.
+    pub(crate) fn turned(&mut self, body: &Turned<'_>, slot: u8) {
+        let Turned { centre, half, axis, profile, sides, caps } = *body;
+        if self.full(profile.len() * sides) {
             return;
         }
         let start = self.corners.len() as u16;
-        for ring in rings {
+        // The three axes in a cycle, so that the body is turned and not mirrored.
+        let (first, second) = ((axis + 2) % 3, (axis + 1) % 3);
+        for [along, radius] in profile {
             for side in 0..sides {
                 let (sin, cos) = libm::sincosf(std::f32::consts::TAU * side as f32 / sides as f32);
-                self.corner(add(ring.middle, [ring.radii[0] * cos, 0.0, ring.radii[1] * sin]));
+                let mut corner = centre;
+                corner[axis] += along * half[axis];
+                corner[first] += radius * half[first] * cos;
+                corner[second] += radius * half[second] * sin;
+                self.corner(corner);
             }
         }
         let at = |ring: usize, side: usize| start + (ring * sides + side % sides) as u16;
-        for ring in 0..rings.len() - 1 {
+        let point = |ring: usize| profile[ring][1] < 1e-6;
+        for ring in 0..profile.len() - 1 {
             for side in 0..sides {
                 let (low, low_next) = (at(ring, side), at(ring, side + 1));
                 let (high, high_next) = (at(ring + 1, side), at(ring + 1, side + 1));
-                // A ring of radius 0 is a point: what would be a quadrilateral is a triangle.
-                let point = |ring: usize| rings[ring].radii[0] < 1e-6 && rings[ring].radii[1] < 1e-6;
                 if point(ring) {
                     self.face(&[low, high, high_next], slot);
                 } else if point(ring + 1) {
@@ -133,11 +146,10 @@ impl Mesh {
             self.face(&low, slot);
         }
         if caps[1] {
-            let high: Vec<u16> = (0..sides).rev().map(|side| at(rings.len() - 1, side)).collect();
+            let high: Vec<u16> = (0..sides).rev().map(|side| at(profile.len() - 1, side)).collect();
             self.face(&high, slot);
         }
     }
-
 
     /// Middle and radius of a sphere around it.
     pub(crate) fn sphere(&self) -> (Vec3, f32) {
@@ -168,15 +180,23 @@ mod tests {
         assert_eq!((mesh.faces.len(), mesh.corners.len()), (6, 8));
         check(&mesh, [1.0, 2.0, 3.0]);
 
-        let mut mesh = Mesh::default();
-        let ring = |y: f32, r: f32| Ring { middle: [0.0, y, 0.0], radii: [r, r] };
-        mesh.turned(&[ring(0.0, 0.5), ring(1.0, 0.5)], 12, 1, [true, true]);
-        assert_eq!(mesh.faces.len(), 14);
-        check(&mesh, [0.0, 0.5, 0.0]);
-
-        let mut mesh = Mesh::default();
-        mesh.turned(&[ring(-1.0, 0.0), ring(0.0, 0.8), ring(1.0, 0.0)], 8, 1, [false, false]);
-        assert_eq!(mesh.faces.len(), 16);
-        check(&mesh, [0.0, 0.0, 0.0]);
+        for axis in 0..3 {
+            let round = Turned {
+                centre: [1.0, 2.0, 3.0],
+                half: [0.5, 0.7, 0.2],
+                axis,
+                profile: &[[-1.0, 1.0], [1.0, 0.6]],
+                sides: 12,
+                caps: [true; 2],
+            };
+            let mut mesh = Mesh::default();
+            mesh.turned(&round, 1);
+            assert_eq!(mesh.faces.len(), 14);
+            check(&mesh, round.centre);
+            let mut mesh = Mesh::default();
+            mesh.turned(&Turned { profile: &[[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], sides: 8, caps: [false; 2], ..round }, 1);
+            assert_eq!(mesh.faces.len(), 16);
+            check(&mesh, round.centre);
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::{
     look::Paint,
-    mesh::{Mesh, Ring},
+    mesh::{Mesh, Turned},
     model::{Body, Coat, Model, Pose},
     optics::Vec3,
     pattern::Figure,
@@ -45,8 +45,15 @@ pub(crate) fn bodies(robot: &Robot, _model: &Model) -> Vec<Body> {
 pub(crate) fn whole(robot: &Robot, model: &Model) -> Vec<Body> {
     let mut mesh = Mesh::default();
     let centre = vec2(0.0, -0.1092);
-    let ring = |y: f32, r: f32| Ring { middle: [centre.x as f32, y, centre.z as f32], radii: [r, r] };
-    mesh.turned(&[ring(0.02, 0.17), ring(0.15, 0.17), ring(0.17, 0.14)], 14, 0, [true, true]);
+    let base = Turned {
+        centre: [centre.x as f32, 0.095, centre.z as f32],
+        half: [0.17, 0.075, 0.17],
+        axis: 1,
+        profile: &[[-1.0, 1.0], [0.7, 1.0], [1.0, 0.85]],
+        sides: 14,
+        caps: [true; 2],
+    };
+    mesh.turned(&base, 0);
     let high = BODY_HEIGHT as f32;
     mesh.block([-0.02, 0.15 + (high - 0.2) / 2.0, -0.09], [0.03, (high - 0.2) / 2.0, 0.03], 1);
     mesh.block([-0.01, high - 0.03, -0.04], [0.06, 0.045, 0.05], 2);
@@ -76,8 +83,15 @@ fn arm(robot: &Robot) -> Body {
     }
     // The wrist hangs below the end.
     let low = (robot.lift + HAND_RISE) as f32;
-    let ring = |y: f32, r: f32| Ring { middle: [end, y, z], radii: [r, r] };
-    mesh.turned(&[ring(low - 0.02, 0.026), ring(height + 0.02, 0.026)], 10, 2, [true, true]);
+    let wrist = Turned {
+        centre: [end, (low + height) / 2.0, z],
+        half: [0.026, (height - low) / 2.0 + 0.02, 0.026],
+        axis: 1,
+        profile: &[[-1.0, 1.0], [1.0, 1.0]],
+        sides: 10,
+        caps: [true; 2],
+    };
+    mesh.turned(&wrist, 2);
     body(mesh, stand(robot))
 }
 

@@ -9,6 +9,8 @@ use crate::{
     pattern::{BITS, Level, Pattern, patterns},
 };
 
+/// Pixels without a face that are still taken for a crack.
+const CRACK: usize = 3;
 /// Pixels of a piece.
 const PIECE: usize = 16;
 /// Added to a small f32, it leaves the rounded number in the low bits.
@@ -53,13 +55,26 @@ impl Canvas {
             while x < width {
                 let face = faces[x];
                 let run = faces[x..].iter().take_while(|&&other| other == face).count();
-                // A crack between two faces takes the colour of what is to its left.
-                last = if face == 0 { last } else { face };
+                // A crack between two faces takes the colour of what is to its left; the background has none.
+                last = if face == 0 && run > CRACK { 0 } else if face == 0 { last } else { face };
                 run_of(&self.shades[last as usize], patterns, &mut row, [x, run, y]);
                 x += run;
             }
+            if self.shadowed[y] {
+                darken(&mut row[..width], &self.shadows[y * width..][..width]);
+            }
             pack(&row[..width], out);
         }
+    }
+}
+
+/// Takes 256ths away from each colour.
+fn darken(row: &mut [u32], shadows: &[u8]) {
+    for (word, &shadow) in row.iter_mut().zip(shadows) {
+        let keep = 256 - u32::from(shadow);
+        let odd = ((*word & 0x00FF_00FF) * keep >> 8) & 0x00FF_00FF;
+        let even = ((*word & 0x0000_FF00) * keep >> 8) & 0x0000_FF00;
+        *word = odd | even;
     }
 }
 
