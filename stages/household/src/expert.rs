@@ -6,12 +6,12 @@
 //! it is given out. A plan is kept for as long as the robot does what it says.
 
 use crate::{
-    fetch::{Episode, LOOK_HEADINGS},
     field::Field,
     geometry::{Vec2, forward, vec2, wrap},
     reach::{Grasp, Reach, UNIT},
     robot::{Action, BODY_BEHIND, Robot},
     sim::{Home, Sim},
+    tasks::{Episode, LOOK_HEADINGS},
     view::cameras,
 };
 use rand::SeedableRng as _;

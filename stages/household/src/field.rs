@@ -8,13 +8,14 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 const CELL: f64 = 0.1;
 /// The field is 0 from where the hand could reach.
-const REACH_M: f64 = 0.95;
+pub(crate) const REACH_M: f64 = 0.95;
 /// Cost of a straight and of a slanted step between cells, in hundredths of a metre.
 const STRAIGHT: u32 = 10;
 const SLANTED: u32 = 14;
 const NEVER: u32 = u32::MAX;
 
-/// Shortest ways over the floor, to within reach of any of some points.
+/// Shortest ways over the floor, to any of the cells that are the goal.
+#[derive(Clone)]
 pub(crate) struct Field {
     origin: Vec2,
     columns: usize,
@@ -24,7 +25,13 @@ pub(crate) struct Field {
 }
 
 impl Field {
+    /// To within reach of any of some points.
     pub(crate) fn new(space: &Space, goals: &[Vec2]) -> Field {
+        Field::to(space, |middle| goals.iter().any(|goal| goal.distance(middle) <= REACH_M))
+    }
+
+    /// To the free cells whose middles are a goal.
+    pub(crate) fn to(space: &Space, goal: impl Fn(Vec2) -> bool) -> Field {
         let (low, high) = space.bounds();
         let (columns, rows) =
             ((libm::ceil((high.x - low.x) / CELL) as usize).max(1), (libm::ceil((high.z - low.z) / CELL) as usize).max(1));
@@ -32,7 +39,7 @@ impl Field {
         let mut open = BinaryHeap::new();
         for cell in 0..columns * rows {
             let middle = field.middle(cell);
-            if goals.iter().any(|goal| goal.distance(middle) <= REACH_M) && space.body_fits(middle) {
+            if space.body_fits(middle) && goal(middle) {
                 field.way[cell] = 0;
                 open.push(Reverse((0, cell)));
             }
@@ -64,6 +71,11 @@ impl Field {
 
     fn middle(&self, cell: usize) -> Vec2 {
         vec2(self.origin.x + ((cell % self.columns) as f64 + 0.5) * CELL, self.origin.z + ((cell / self.columns) as f64 + 0.5) * CELL)
+    }
+
+    /// Whether a way leads from such a cell to the goal.
+    pub(crate) fn reaches(&self, from: impl Fn(Vec2) -> bool) -> bool {
+        (0..self.way.len()).any(|cell| self.way[cell] != NEVER && from(self.middle(cell)))
     }
 
     pub(crate) fn size(&self) -> (usize, usize) {

@@ -26,6 +26,12 @@ fn window(sim: &Sim, target: usize) -> (f64, f64) {
     (low, block.high.max(low + 0.03))
 }
 
+/// Whether some lift brings the hand to a height at which it grasps a target.
+pub(crate) fn within_lift(sim: &Sim, target: usize) -> bool {
+    let (low, high) = window(sim, target);
+    low <= hand_height(LIFT.1) && high >= hand_height(LIFT.0)
+}
+
 /// How the hand's height stands to what is wanted for a grasp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Height {
