@@ -8,6 +8,7 @@ use crate::{
     motion::Motion,
     robot::{Action, HAND_RADIUS, Robot},
     scene::{Scene, Thing},
+    sight::Sightlines,
     space::Space,
     view::{Camera, Eye, Frame},
 };
@@ -28,6 +29,7 @@ pub struct Home {
     pub space: Space,
     /// What the robot can push, take or knock over.
     pub(crate) light: Vec<usize>,
+    pub(crate) sight: Sightlines,
     /// What stands on or lies in each thing at first.
     pub(crate) children: Vec<Vec<usize>>,
 }
@@ -42,7 +44,8 @@ impl Home {
                 children.push(number);
             }
         }
-        Home { scene, space, light, children }
+        let sight = Sightlines::new(&scene);
+        Home { scene, space, light, sight, children }
     }
 }
 

@@ -1,7 +1,7 @@
-//! A scene made ready for questions: does the body fit here, does the arm touch something, what hides what.
+//! A scene made ready for questions: does the body fit here, does the arm touch something.
 
 use crate::{
-    geometry::{Block, Vec2, crossing, vec2},
+    geometry::{Block, Vec2, vec2},
     robot::{ARM_RADIUS, BODY_HIGH, BODY_LOW, BODY_RADIUS, Limb},
     scene::{Hole, Room, Scene, Wall, at, room_of},
 };
@@ -44,15 +44,6 @@ pub(crate) fn clearance(block: &Block) -> f64 {
     Solid::new(*block).clearance
 }
 
-/// A wall as the eye meets it.
-struct Screen {
-    a: Vec2,
-    b: Vec2,
-    height: f64,
-    /// Shares of the length, and heights.
-    holes: Vec<(f64, f64, f64, f64)>,
-}
-
 /// An indexed scene. Built once a scene, shared by every world in it.
 pub struct Space {
     origin: Vec2,
@@ -64,9 +55,6 @@ pub struct Space {
     /// Positions in `solids`, by where they are.
     buckets: Vec<Vec<u32>>,
     solids: Vec<Solid>,
-    screens: Vec<Screen>,
-    /// Boxes that hide what is behind them, with the thing they belong to.
-    curtains: Vec<(Block, usize)>,
     rooms: Vec<Vec<Vec2>>,
 }
 
@@ -89,8 +77,6 @@ impl Space {
             bucket_rows,
             buckets: vec![Vec::new(); bucket_columns * bucket_rows],
             solids: Vec::new(),
-            screens: Vec::new(),
-            curtains: Vec::new(),
             rooms: scene.rooms.iter().map(Room::polygon).collect(),
         };
         space.add_walls(scene);
@@ -126,12 +112,6 @@ impl Space {
             from = end.max(from);
         }
         self.add_piece(a, b, (from, length), (0.0, height));
-        let holes = wall
-            .holes
-            .iter()
-            .filter(|hole| hole.see_through())
-            .map(|hole| (f64::from(hole.from) / length, f64::from(hole.to) / length, f64::from(hole.low), f64::from(hole.high)));
-        self.screens.push(Screen { a, b, height, holes: holes.collect() });
     }
 
     /// A piece of the wall from `a` to `b`, between two lengths and two heights.
@@ -147,14 +127,11 @@ impl Space {
     }
 
     fn add_things(&mut self, scene: &Scene) {
-        for (number, thing) in scene.things.iter().enumerate() {
+        for thing in &scene.things {
             let size = vec2(f64::from(thing.size[0]), f64::from(thing.size[2]));
             let block = Block::new(thing.floor_centre(), size, f64::from(thing.yaw), thing.low(), f64::from(thing.solid_top));
             if thing.blocks {
                 self.solids.push(Solid::new(block));
-            }
-            if thing.opaque {
-                self.curtains.push((block, number));
             }
         }
     }
@@ -279,23 +256,6 @@ impl Space {
         let steps = libm::round(most / step) as usize;
         let free = (1..=steps).take_while(|&number| self.body_fits(centre.plus(direction.times(number as f64 * step)))).count();
         free as f64 * step
-    }
-
-    /// Whether a straight line from an eye to a point meets no wall and no big box, apart from the thing `looked_at`.
-    pub fn sees(&self, eye: (Vec2, f64), point: (Vec2, f64), looked_at: usize) -> bool {
-        let walls = self.screens.iter().any(|screen| {
-            let Some((along_ray, along_wall)) = crossing(eye.0, point.0, screen.a, screen.b) else { return false };
-            let height = eye.1 + (point.1 - eye.1) * along_ray;
-            // What hangs on a wall is in front of it.
-            along_ray < 0.98
-                && height < screen.height
-                && !screen.holes.iter().any(|&(from, to, low, high)| along_wall > from && along_wall < to && height > low && height < high)
-        });
-        !walls
-            && !self
-                .curtains
-                .iter()
-                .any(|(block, number)| *number != looked_at && block.entry(eye, point).is_some_and(|share| share < 0.999))
     }
 
     /// The room that a point is in, or the nearest one.

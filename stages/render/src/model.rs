@@ -71,24 +71,15 @@ pub struct Model {
     pub(crate) things: Vec<Body>,
     /// Frames of doors and windows, by room.
     pub(crate) trims: Vec<Vec<Body>>,
-    /// Positions of things, by room.
-    pub(crate) inside: Vec<Vec<u16>>,
     pub(crate) lights: Lights,
-    pub(crate) look: Look,
 }
 
 impl Model {
     pub fn new(scene: &Scene, look: &Look) -> Model {
         let lights = Lights::new(scene, look);
-        let mut inside = vec![Vec::new(); scene.rooms.len()];
         let things: Vec<Body> = scene.things.iter().map(|thing| body(thing, look)).collect();
-        for (number, thing) in things.iter().enumerate() {
-            if let Some(list) = inside.get_mut(usize::from(thing.room)) {
-                list.push(number as u16);
-            }
-        }
         let trims = crate::trim::trims(scene, look);
-        Model { rooms: shells(scene, look, &lights), things, trims, inside, lights, look: *look }
+        Model { rooms: shells(scene, look, &lights), things, trims, lights }
     }
 
     /// The room that a floor point is in, or the nearest to it by a corner.

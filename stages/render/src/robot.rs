@@ -11,8 +11,8 @@ use crate::{
     solids::Solid,
 };
 use household::{
-    geometry::{Vec2, vec2},
-    robot::{BODY_HEIGHT, Robot},
+    geometry::vec2,
+    robot::{BODY_HIGH, Robot},
     sim::Sim,
 };
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub(crate) fn whole(robot: &Robot, model: &Model) -> Vec<Body> {
         caps: [true; 2],
     };
     mesh.turned(&base, 0);
-    let high = BODY_HEIGHT as f32;
+    let high = BODY_HIGH as f32;
     mesh.block([-0.02, 0.15 + (high - 0.2) / 2.0, -0.09], [0.03, (high - 0.2) / 2.0, 0.03], 1);
     mesh.block([-0.01, high - 0.03, -0.04], [0.06, 0.045, 0.05], 2);
     let mut bodies = bodies(robot, model);
@@ -123,8 +123,11 @@ fn gripper(robot: &Robot) -> Body {
     body(mesh, Pose::upright([wrist.x as f32, height, wrist.z as f32], robot.yaw + robot.wrist))
 }
 
-/// Where a thing is that is held or was moved.
+/// Where a thing is that is held or was moved: `still` is where the scene has it.
 pub(crate) fn carried(sim: &Sim, number: usize, still: &Pose) -> Pose {
-    let (centre, height): (Vec2, f64) = sim.centre(number);
-    Pose { origin: [centre.x as f32, height as f32, centre.z as f32], ..*still }
+    let pose = sim.pose(number);
+    let turned = Pose::upright([pose.centre.x as f32, pose.height as f32, pose.centre.z as f32], pose.yaw - f64::from(sim.thing(number).yaw));
+    // A thing that lies on its side keeps its tilt: only the turn about the vertical is new.
+    let turn = |axis: Vec3| [0, 1, 2].map(|k| axis[0] * turned.axes[0][k] + axis[1] * turned.axes[1][k] + axis[2] * turned.axes[2][k]);
+    Pose { origin: turned.origin, axes: still.axes.map(turn) }
 }
