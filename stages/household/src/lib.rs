@@ -28,6 +28,7 @@ mod error;
 mod field;
 mod motion;
 mod push;
+mod sight;
 
 #[cfg(test)]
 mod tests;

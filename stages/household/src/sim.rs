@@ -9,6 +9,7 @@ use crate::{
     motion::Motion,
     robot::{Action, HAND_RADIUS, Robot},
     scene::{Scene, Thing},
+    sight::Sightlines,
     space::Space,
     view::{Camera, Eye, Frame},
 };
@@ -32,6 +33,7 @@ pub struct Home {
     pub space: Space,
     /// What the robot can push, take or knock over.
     pub(crate) light: Vec<usize>,
+    pub(crate) sight: Sightlines,
     /// What stands on or lies in each thing at first.
     pub(crate) children: Vec<Vec<usize>>,
     floor: OnceLock<Floor>,
@@ -47,7 +49,8 @@ impl Home {
                 children.push(number);
             }
         }
-        Home { scene, space, light, children, floor: OnceLock::new() }
+        let sight = Sightlines::new(&scene);
+        Home { scene, space, light, sight, children, floor: OnceLock::new() }
     }
 
     /// A coarse map of the floor, made when it is first asked for.

@@ -1,4 +1,4 @@
-//! A scene made ready for questions: does the body fit here, does the arm touch something, what hides what.
+//! A scene made ready for questions: does the body fit here, does the arm touch something.
 
 use crate::{
     geometry::{Block, Vec2, crossing, forward, right, vec2},
@@ -75,15 +75,6 @@ pub(crate) fn clearance(block: &Block) -> f64 {
     Solid::new(*block).clearance
 }
 
-/// A wall as the eye meets it.
-struct Screen {
-    a: Vec2,
-    b: Vec2,
-    height: f64,
-    /// Shares of the length, and heights.
-    holes: Vec<(f64, f64, f64, f64)>,
-}
-
 /// An indexed scene. Built once a scene, shared by every world in it.
 pub struct Space {
     origin: Vec2,
@@ -95,9 +86,8 @@ pub struct Space {
     /// Positions in `solids`, by where they are.
     buckets: Vec<Vec<u32>>,
     solids: Vec<Solid>,
-    screens: Vec<Screen>,
-    /// Boxes that hide what is behind them, with the thing they belong to.
-    curtains: Vec<(Block, usize)>,
+    /// Pieces of walls that stand on the floor.
+    barriers: Vec<(Vec2, Vec2)>,
     rooms: Vec<Vec<Vec2>>,
 }
 
@@ -120,8 +110,7 @@ impl Space {
             bucket_rows,
             buckets: vec![Vec::new(); bucket_columns * bucket_rows],
             solids: Vec::new(),
-            screens: Vec::new(),
-            curtains: Vec::new(),
+            barriers: Vec::new(),
             rooms: scene.rooms.iter().map(Room::polygon).collect(),
         };
         space.add_walls(scene);
@@ -157,12 +146,6 @@ impl Space {
             from = end.max(from);
         }
         self.add_piece(a, b, (from, length), (0.0, height));
-        let holes = wall
-            .holes
-            .iter()
-            .filter(|hole| hole.see_through())
-            .map(|hole| (f64::from(hole.from) / length, f64::from(hole.to) / length, f64::from(hole.low), f64::from(hole.high)));
-        self.screens.push(Screen { a, b, height, holes: holes.collect() });
     }
 
     /// A piece of the wall from `a` to `b`, between two lengths and two heights.
@@ -173,6 +156,9 @@ impl Space {
         let axis = b.minus(a).times(1.0 / a.distance(b).max(1e-6));
         let half = vec2((to - from) / 2.0, 0.0);
         let centre = a.plus(axis.times((from + to) / 2.0));
+        if low < BODY_RADIUS {
+            self.barriers.push((a.plus(axis.times(from)), a.plus(axis.times(to))));
+        }
         let block = Block { centre, half, axis_x: axis, axis_z: vec2(-axis.z, axis.x), low, high };
         self.solids.push(Solid::new(block));
     }
@@ -187,9 +173,6 @@ impl Space {
         for (number, thing) in scene.things.iter().enumerate() {
             if thing.blocks {
                 self.solids.extend(bodies(thing, &children[number]).map(Solid::new));
-            }
-            if thing.opaque {
-                self.curtains.push((Block { high: f64::from(thing.solid_top), ..whole(thing) }, number));
             }
         }
     }
@@ -316,29 +299,9 @@ impl Space {
         free as f64 * step
     }
 
-    /// Whether a straight line from an eye to a point meets no wall and no big box, apart from the thing `looked_at`.
-    pub fn sees(&self, eye: (Vec2, f64), point: (Vec2, f64), looked_at: usize) -> bool {
-        let walls = self.screens.iter().any(|screen| {
-            let Some((along_ray, along_wall)) = crossing(eye.0, point.0, screen.a, screen.b) else { return false };
-            let height = eye.1 + (point.1 - eye.1) * along_ray;
-            // What hangs on a wall is in front of it.
-            along_ray < 0.98
-                && height < screen.height
-                && !screen.holes.iter().any(|&(from, to, low, high)| along_wall > from && along_wall < to && height > low && height < high)
-        });
-        !walls
-            && !self
-                .curtains
-                .iter()
-                .any(|(block, number)| *number != looked_at && block.entry(eye, point).is_some_and(|share| share < 0.999))
-    }
-
     /// Whether a wall stands between two points, doors apart.
     pub(crate) fn walled(&self, a: Vec2, b: Vec2) -> bool {
-        self.screens.iter().any(|screen| {
-            crossing(a, b, screen.a, screen.b)
-                .is_some_and(|(_, along)| !screen.holes.iter().any(|&(from, to, low, _)| along > from && along < to && low < 0.3))
-        })
+        self.barriers.iter().any(|&(from, to)| crossing(a, b, from, to).is_some())
     }
 
     /// The room that a point is in, or the nearest one.
