@@ -32,6 +32,9 @@ pub struct Nature {
     pub kind: String,
     pub size: [f64; 3],
     pub pickupable: bool,
+    pub receptacle: bool,
+    /// Kilograms; 0: fixed to the house.
+    pub kg: f64,
     /// It stops the robot's base.
     pub blocks: bool,
     /// Its asset is not in the table: size and flags are a default by type.
@@ -113,8 +116,7 @@ fn blocks(fixed: bool, pickupable: bool, mass_kg: Option<f64>, size: [f64; 3]) -
 /// `child`: it stands on something. `height_m`: of its centre above the floor; a floor object's centre is at half its height.
 pub fn nature(id: &str, named: Option<&str>, child: bool, height_m: f64) -> Nature {
     if let Some(asset) = find(id) {
-        let blocks = blocks(asset.fixed, asset.pickupable, asset.mass_kg, asset.size);
-        return Nature { kind: asset.kind.into(), size: asset.size, pickupable: asset.pickupable, blocks, assumed: false };
+        return asset.nature();
     }
     let named = named.unwrap_or("Unknown");
     let kind = named.strip_prefix("Obja").filter(|rest| !rest.is_empty()).unwrap_or(named);
@@ -123,14 +125,58 @@ pub fn nature(id: &str, named: Option<&str>, child: bool, height_m: f64) -> Natu
     if !peers.is_empty() {
         let size = [0, 1, 2].map(|side| median(peers.iter().map(|asset| asset.size[side]).collect()));
         let pickupable = child && peers.iter().filter(|asset| asset.pickupable).count() * 2 > peers.len();
-        let blocks = blocks(peers[0].fixed, pickupable, None, size);
-        return Nature { kind: kind.into(), size, pickupable, blocks, assumed: true };
+        let fixed = peers[0].fixed;
+        let kg = if fixed { 0.0 } else { median(peers.iter().map(|asset| asset.kg()).collect()) };
+        let receptacle = peers.iter().filter(|asset| asset.receptacle).count() * 2 > peers.len();
+        return Nature {
+            kind: kind.into(),
+            size,
+            pickupable,
+            receptacle,
+            kg,
+            blocks: blocks(fixed, pickupable, None, size),
+            assumed: true,
+        };
     }
+    let nature =
+        |size, pickupable, blocks, kg| Nature { kind: kind.into(), size, pickupable, receptacle: false, kg, blocks, assumed: true };
     if child {
-        return Nature { kind: kind.into(), size: [0.15, 0.15, 0.15], pickupable: true, blocks: false, assumed: true };
+        return nature([0.15, 0.15, 0.15], true, false, SMALL_KG);
     }
-    let size = if height_m > 1.2 { [0.5, 0.5, 0.05] } else { [0.5, (2.0 * height_m).clamp(0.1, 2.0), 0.5] };
-    Nature { kind: kind.into(), size, pickupable: false, blocks: height_m <= 1.2, assumed: true }
+    if height_m > 1.2 {
+        return nature([0.5, 0.5, 0.05], false, false, 0.0);
+    }
+    nature([0.5, (2.0 * height_m).clamp(0.1, 2.0), 0.5], false, true, LARGE_KG)
+}
+
+/// Masses of objects of which nothing is known, and above which none stands on the other side of [`HEAVY_KG`].
+const SMALL_KG: f64 = 0.5;
+const LARGE_KG: f64 = 20.0;
+
+impl Asset {
+    /// Its mass; what is fixed has none, what is unknown one by its size that agrees with [`blocks`].
+    fn kg(&self) -> f64 {
+        let known = self.mass_kg.filter(|&mass| (mass - 1.0).abs() > 1e-9 && mass > 0.0);
+        match known {
+            _ if self.fixed => 0.0,
+            Some(mass) => mass,
+            None if self.pickupable => self.mass_kg.filter(|&mass| mass > 0.0).unwrap_or(SMALL_KG),
+            None if self.size[0].max(self.size[2]) >= LARGE_M => LARGE_KG,
+            None => 1.0,
+        }
+    }
+
+    fn nature(&self) -> Nature {
+        Nature {
+            kind: self.kind.into(),
+            size: self.size,
+            pickupable: self.pickupable,
+            receptacle: self.receptacle,
+            kg: self.kg(),
+            blocks: blocks(self.fixed, self.pickupable, self.mass_kg, self.size),
+            assumed: false,
+        }
+    }
 }
 
 /// Objaverse names that mean one of AI2-THOR's types.

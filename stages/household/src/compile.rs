@@ -3,9 +3,9 @@
 use crate::{
     assets::{self, Nature},
     error::Error,
-    geometry::{Vec2, vec2},
+    geometry::{Vec2, signed, vec2},
     parse::flat,
-    scene::{Door, Hole, Room, Scene, Thing, Wall, room_of},
+    scene::{Door, EXTERIOR, Hole, HoleKind, Light, Material, Room, Scene, Thing, Tilt, Wall, room_of, tilted},
     schema::{self, House, Object, Opening},
 };
 use std::collections::BTreeMap;
@@ -15,30 +15,68 @@ const SEATS: &[(&str, f64)] = &[("Sofa", 0.45), ("ArmChair", 0.45), ("Chair", 0.
 /// Types that one can look through.
 const OPEN_FRAMES: &[&str] = &["ShelvingUnit", "FloorLamp", "HousePlant", "Painting", "Stool", "Cart"];
 
+/// A room's height where none of its walls tells.
+const USUAL_HEIGHT_M: f64 = 2.5;
+
 /// Compiles a house.
 ///
 /// # Errors
 /// More rooms, walls or objects than a scene can count.
 pub fn compile(house: &House) -> Result<Scene, Error> {
-    let rooms: Vec<Room> = house.rooms.iter().map(room).collect();
-    let polygons: Vec<Vec<Vec2>> = house.rooms.iter().map(|room| flat(&room.floor)).collect();
-    let (walls, doors) = walls(house);
-    let (things, assumed) = things(house, &polygons);
-    let most = usize::from(u16::MAX);
-    if rooms.len() > most || things.len() > most {
+    let most = usize::from(u16::MAX) - 1;
+    let objects = house.all_objects().count();
+    if house.rooms.len() > most || objects > most {
         return Err(Error::Scene {
-            what: format!("{} rooms and {} objects: at most {most} of each are allowed", rooms.len(), things.len()),
+            what: format!("{} rooms and {objects} objects: at most {most} of each are allowed", house.rooms.len()),
         });
     }
-    Ok(Scene::new(rooms, walls, doors, things, assumed))
+    let polygons: Vec<Vec<Vec2>> = house.rooms.iter().map(|room| flat(&room.floor)).collect();
+    let mut scene = Scene::empty();
+    scene.rooms = house.rooms.iter().map(|room| self::room(house, room)).collect();
+    walls(house, &mut scene);
+    for object in &house.objects {
+        add_thing(&mut scene, object, None, &polygons);
+    }
+    scene.lights = house.parameters.lights.iter().map(light).collect();
+    Ok(scene)
 }
 
-fn room(room: &schema::Room) -> Room {
-    let floor = room.floor.iter().map(|point| [point.x as f32, point.z as f32]).collect();
-    Room { id: room.id.clone(), kind: room.kind.clone(), floor }
+fn material(material: &schema::Material) -> Material {
+    let color = material.color.map(|color| [color.r as f32, color.g as f32, color.b as f32]);
+    Material { name: material.name.clone(), color }
 }
 
-/// The bottom edge of a wall, and its height.
+fn room(house: &House, room: &schema::Room) -> Room {
+    let mut floor: Vec<[f32; 2]> = room.floor.iter().map(|point| [point.x as f32, point.z as f32]).collect();
+    let polygon = flat(&room.floor);
+    let turn: f64 = (0..polygon.len()).map(|index| polygon[index].cross(polygon[(index + 1) % polygon.len()])).sum();
+    if turn > 0.0 {
+        floor.reverse();
+    }
+    let own = house.walls.iter().filter(|wall| wall.room == room.id).map(|wall| base(wall).2).fold(0.0, f64::max);
+    let any = house.walls.iter().map(|wall| base(wall).2).fold(0.0, f64::max);
+    let height = [own, any, USUAL_HEIGHT_M].into_iter().find(|&height| height > 0.0).unwrap_or(USUAL_HEIGHT_M);
+    Room {
+        id: room.id.clone(),
+        kind: room.kind.clone(),
+        floor,
+        floor_material: material(&room.material),
+        ceiling_material: material(room.ceilings.first().unwrap_or(&house.parameters.ceiling_material)),
+        height: height as f32,
+    }
+}
+
+fn light(light: &schema::Light) -> Light {
+    let single = |point: &schema::Point| [point.x as f32, point.y as f32, point.z as f32];
+    let (intensity, rgb) = (light.intensity as f32, [light.rgb.r as f32, light.rgb.g as f32, light.rgb.b as f32]);
+    match &light.rotation {
+        Some(rotation) if light.kind == "directional" => Light::Directional { rotation: single(rotation), intensity, rgb },
+        _ if light.kind == "directional" => Light::Directional { rotation: [0.0; 3], intensity, rgb },
+        _ => Light::Point { at: single(&light.position), range: light.range.unwrap_or(10.0) as f32, intensity, rgb },
+    }
+}
+
+/// The bottom edge of a wall in the order of its vertices, and its height.
 fn base(wall: &schema::Wall) -> (Vec2, Vec2, f64) {
     let low = wall.polygon.iter().map(|point| point.y).fold(f64::MAX, f64::min);
     let high = wall.polygon.iter().map(|point| point.y).fold(f64::MIN, f64::max);
@@ -48,96 +86,134 @@ fn base(wall: &schema::Wall) -> (Vec2, Vec2, f64) {
     (a, b, high - low)
 }
 
-/// Rounded ends in one order, so that the two sides of a shared wall have one key.
-fn key(a: Vec2, b: Vec2) -> [i64; 4] {
-    let round = |value: f64| libm::round(value * 1000.0) as i64;
-    let (a, b) = ([round(a.x), round(a.z)], [round(b.x), round(b.z)]);
-    let (first, second) = if a <= b { (a, b) } else { (b, a) };
-    [first[0], first[1], second[0], second[1]]
-}
-
-fn walls(house: &House) -> (Vec<Wall>, Vec<Door>) {
-    let mut merged: BTreeMap<[i64; 4], Wall> = BTreeMap::new();
+fn walls(house: &House, scene: &mut Scene) {
+    let rooms: BTreeMap<&str, u16> = house.rooms.iter().zip(0..).map(|(room, number)| (room.id.as_str(), number)).collect();
+    let mut holes: BTreeMap<&str, Vec<(&Opening, HoleKind)>> = BTreeMap::new();
+    let doors = house.doors.iter().map(|door| (door, if is_frame(door) { HoleKind::Frame } else { HoleKind::Door }));
+    for (opening, kind) in doors.chain(house.windows.iter().map(|window| (window, HoleKind::Window))) {
+        for wall in [&opening.wall0, &opening.wall1] {
+            holes.entry(wall).or_default().push((opening, kind));
+        }
+    }
     for wall in house.walls.iter().filter(|wall| !wall.empty) {
         let (a, b, height) = base(wall);
-        merged.entry(key(a, b)).or_insert_with(|| {
-            let (a, b) = ([a.x as f32, a.z as f32], [b.x as f32, b.z as f32]);
-            Wall { a, b, height: height as f32, holes: Vec::new() }
-        });
+        let outer = is_exterior(&wall.id);
+        let room = if outer { EXTERIOR } else { rooms.get(wall.room.as_str()).copied().unwrap_or(EXTERIOR) };
+        let holes = holes.get(wall.id.as_str()).into_iter().flatten().map(|&(opening, kind)| hole(wall, opening, kind)).collect();
+        let (a, b) = ([a.x as f32, a.z as f32], [b.x as f32, b.z as f32]);
+        scene.walls.push(Wall { a, b, height: height as f32, room, material: material(&wall.material), holes });
     }
     let sides: BTreeMap<&str, &schema::Wall> = house.walls.iter().map(|wall| (wall.id.as_str(), wall)).collect();
-    let numbers: BTreeMap<&str, u16> = house.rooms.iter().zip(0..).map(|(room, number)| (room.id.as_str(), number)).collect();
-    let mut doors = Vec::new();
-    for door in house.doors.iter().filter(|door| is_open(door)) {
+    for door in house.doors.iter().filter(|door| openness(door) > 0.5) {
         let Some(wall) = sides.get(door.wall0.as_str()) else { continue };
+        let [from, to] = hole_ends(wall, door);
+        let middle = from.plus(to).times(0.5);
+        if let (Some(&room0), Some(&room1)) = (rooms.get(door.room0.as_str()), rooms.get(door.room1.as_str())) {
+            scene.doors.push(Door { at: [middle.x as f32, middle.z as f32], rooms: [room0, room1] });
+        }
+    }
+}
+
+fn is_exterior(wall: &str) -> bool {
+    wall.starts_with("wall|exterior")
+}
+
+/// Frames have no leaf; where the asset's name does not tell, a door that states nothing about being open is one.
+fn is_frame(door: &Opening) -> bool {
+    door.asset.starts_with("Doorframe") || (door.openable.is_none() && door.openness.is_none())
+}
+
+/// How far a door stands open. The outer door is shut whatever it says: there is no floor behind it.
+fn openness(door: &Opening) -> f64 {
+    if door.room0 == door.room1 || is_exterior(&door.wall0) || is_exterior(&door.wall1) {
+        return 0.0;
+    }
+    door.openness.unwrap_or(1.0).clamp(0.0, 1.0)
+}
+
+/// Distances of a hole's ends from a wall's first bottom vertex, least first.
+///
+/// The house gives them along `wall0`; for the wall on the other side x runs the other way.
+fn hole_span(wall: &schema::Wall, opening: &Opening) -> [f64; 2] {
+    let (x0, x1) = (opening.hole[0].x, opening.hole[1].x);
+    let (from, to) = (x0.min(x1), x0.max(x1));
+    if wall.id == opening.wall1 && wall.id != opening.wall0 {
         let (a, b, _) = base(wall);
-        let (from, to) = (door.hole[0].x.min(door.hole[1].x), door.hole[0].x.max(door.hole[1].x));
-        let along = b.minus(a).times(1.0 / b.distance(a).max(1e-9));
-        let middle = a.plus(along.times((from + to) / 2.0));
-        if let Some(wall) = merged.get_mut(&key(a, b)) {
-            // The stored wall may run the other way round.
-            let start = vec2(f64::from(wall.a[0]), f64::from(wall.a[1]));
-            let (from, to) = if start.distance(a) < 1e-3 { (from, to) } else { (b.distance(a) - to, b.distance(a) - from) };
-            let (low, high) = (door.hole[0].y.min(door.hole[1].y), door.hole[0].y.max(door.hole[1].y));
-            wall.holes.push(Hole { from: from as f32, to: to as f32, low: low as f32, high: high as f32 });
-        }
-        if let (Some(&room0), Some(&room1)) = (numbers.get(door.room0.as_str()), numbers.get(door.room1.as_str())) {
-            doors.push(Door { at: [middle.x as f32, middle.z as f32], rooms: [room0, room1] });
-        }
+        let length = a.distance(b);
+        return [length - to, length - from];
     }
-    (merged.into_values().collect(), doors)
+    [from, to]
 }
 
-/// Inner doors stand open and door frames have no leaf; the one outer door is shut.
-fn is_open(door: &Opening) -> bool {
-    door.room0 != door.room1 && door.openness.is_none_or(|openness| openness > 0.5) && !door.wall1.starts_with("wall|exterior")
+/// A hole's ends on the floor plan, in the order of the wall's direction.
+pub(crate) fn hole_ends(wall: &schema::Wall, opening: &Opening) -> [Vec2; 2] {
+    let (a, b, _) = base(wall);
+    let along = b.minus(a).times(1.0 / b.distance(a).max(1e-9));
+    hole_span(wall, opening).map(|at| a.plus(along.times(at)))
 }
 
-fn things(house: &House, rooms: &[Vec<Vec2>]) -> (Vec<Thing>, u32) {
-    let mut things = Vec::new();
-    let mut assumed = 0;
-    let mut add = |object: &Object, parent: Option<u16>, things: &mut Vec<Thing>| {
-        let nature = assets::nature(&object.asset, object.kind.as_deref(), parent.is_some(), object.position.y);
-        assumed += u32::from(nature.assumed);
-        things.push(thing(object, nature, parent, rooms));
-    };
-    for object in &house.objects {
-        let number = things.len();
-        add(object, None, &mut things);
-        for child in &object.children {
-            add(child, Some(number as u16), &mut things);
-        }
-        let (above, children) = things[number..].split_first_mut().expect("the object was just added");
-        above.solid_top = solid_top(above, children) as f32;
+fn hole(wall: &schema::Wall, opening: &Opening, kind: HoleKind) -> Hole {
+    let [from, to] = hole_span(wall, opening);
+    let (y0, y1) = (opening.hole[0].y, opening.hole[1].y);
+    let openness = if kind == HoleKind::Window { 0.0 } else { openness(opening) };
+    Hole {
+        from: from as f32,
+        to: to as f32,
+        low: y0.min(y1) as f32,
+        high: y0.max(y1) as f32,
+        kind,
+        asset: opening.asset.clone(),
+        openness: openness as f32,
     }
-    (things, assumed)
+}
+
+/// Adds an object and what stands on it.
+fn add_thing(scene: &mut Scene, object: &Object, parent: Option<u16>, rooms: &[Vec<Vec2>]) {
+    let nature = assets::nature(&object.asset, object.kind.as_deref(), parent.is_some(), object.position.y);
+    scene.assumed += u32::from(nature.assumed);
+    let number = scene.things.len();
+    scene.things.push(thing(object, nature, parent, rooms));
+    for child in &object.children {
+        add_thing(scene, child, Some(number as u16), rooms);
+    }
+    let (above, children) = scene.things[number..].split_first_mut().expect("the object was just added");
+    above.solid_top = solid_top(above, children) as f32;
 }
 
 fn thing(object: &Object, nature: Nature, parent: Option<u16>, rooms: &[Vec<Vec2>]) -> Thing {
-    let tilted = |angle: f64| (libm::fabs(libm::sin(angle.to_radians()))) > 0.7;
-    let mut size = nature.size.map(|side| side as f32);
-    if tilted(object.rotation.x) {
-        size.swap(1, 2);
-    }
-    if tilted(object.rotation.z) {
-        size.swap(0, 1);
-    }
+    let own = nature.size.map(|side| side as f32);
+    let (pitch, roll) = (signed(object.rotation.x), signed(object.rotation.z));
+    // A degree more or less is what physics leaves of things that stand upright.
+    let tilt = (pitch.abs().max(roll.abs()) > 1.0).then_some(Tilt { pitch: pitch as f32, roll: roll as f32, size: own });
+    let size = if tilt.is_some() { around(nature.size, pitch, roll) } else { own };
     let opaque = !nature.pickupable && !OPEN_FRAMES.contains(&nature.kind.as_str()) && size.iter().any(|&side| side >= 0.4);
     let mut thing = Thing {
         id: object.id.clone(),
+        kind: nature.kind,
+        asset: object.asset.clone(),
         parent,
         room: room_of(rooms, vec2(object.position.x, object.position.z)) as u16,
         centre: [object.position.x as f32, object.position.y as f32, object.position.z as f32],
         size,
         yaw: object.rotation.y as f32,
+        tilt,
+        kg: nature.kg as f32,
         pickupable: nature.pickupable,
+        receptacle: nature.receptacle,
+        openness: object.openness.unwrap_or(0.0).clamp(0.0, 1.0) as f32,
+        on: object.on.unwrap_or(false),
         blocks: nature.blocks,
         opaque,
-        kind: nature.kind,
         solid_top: 0.0,
     };
     thing.solid_top = thing.high() as f32;
     thing
+}
+
+/// The upright box around a tilted one.
+fn around(size: [f64; 3], pitch: f64, roll: f64) -> [f32; 3] {
+    let rows = tilted(pitch, roll);
+    rows.map(|row| (0..3).map(|side| row[side].abs() * size[side]).sum::<f64>() as f32)
 }
 
 /// The height up to which a thing is solid. Where something lies lower than the type's usual seat, the seat is there.

@@ -64,6 +64,7 @@ impl Frozen {
             start: [self.agent_starting_position[0], self.agent_starting_position[2]],
             yaw: self.agent_y_rotation,
             seed,
+            ..FetchTask::default()
         })
     }
 }

@@ -105,7 +105,7 @@ fn sound(home: &Arc<Home>) -> bool {
 /// Whether one walk over the free floor comes to every room.
 fn all_rooms_reached(home: &Home) -> bool {
     const STEP: f64 = 0.15;
-    let Home { scene, space } = home;
+    let Home { scene, space, .. } = home;
     let (low, high) = space.bounds();
     let (columns, rows) = (libm::ceil((high.x - low.x) / STEP) as usize, libm::ceil((high.z - low.z) / STEP) as usize);
     let middle = |cell: usize| vec2(low.x + ((cell % columns) as f64 + 0.5) * STEP, low.z + ((cell / columns) as f64 + 0.5) * STEP);

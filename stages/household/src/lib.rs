@@ -1,7 +1,7 @@
 //! Houses, the Stretch robot, its errands and its expert: pure and deterministic.
 //!
 //! In: a house as ProcTHOR JSON, or a seed. [`parse`] or [`generator`] make a [`schema::House`] of it, [`compile`] a small
-//! [`scene::Scene`], [`sim::Home`] an indexed one. [`fetch::Episode`] runs the robot in it, [`expert::Expert`] solves it,
+//! [`scene::Scene`], [`sim::Home`] an indexed one. [`tasks::Episode`] runs the robot in it, [`expert::Expert`] solves it,
 //! [`sample`] draws episodes, [`freeze`] writes them to a file. No clock, no file, no network; transcendental functions
 //! come from `libm`, so that the same seed gives the same bytes on every machine.
 
@@ -18,12 +18,17 @@ pub mod robot;
 pub mod sample;
 pub mod scene;
 pub mod schema;
+pub mod shape;
 pub mod sim;
 pub mod space;
+pub mod tasks;
 pub mod view;
 
 mod error;
 mod field;
+mod motion;
+mod push;
+mod sight;
 
 #[cfg(test)]
 mod tests;

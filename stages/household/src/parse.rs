@@ -6,10 +6,13 @@
 use crate::{
     error::Error,
     geometry::{Vec2, area, inside, rim_distance, vec2},
-    schema::{Agent, House, Material, Metadata, Object, Opening, Parameters, Point, Room, VERSION, Wall},
+    schema::{Agent, Color, House, Light, Material, Metadata, Object, Opening, Parameters, Point, Room, Shadow, VERSION, Wall},
 };
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader, Read},
+};
 
 /// The longest house that is read. Real ones take 4 to 200 kB.
 pub const MAX_BYTES: usize = 16 << 20;
@@ -34,7 +37,7 @@ pub fn house(json: &[u8]) -> Result<House, Error> {
         doors: root.list("doors", opening)?,
         windows: root.list("windows", opening)?,
         objects: root.list("objects", object)?,
-        parameters: Parameters::default(),
+        parameters: parameters(&root)?,
         metadata,
     };
     check(&house)?;
@@ -123,10 +126,88 @@ impl Node<'_> {
         values.iter().enumerate().map(|(index, value)| read(&Node { value, at: At::Index(&node.at, index) })).collect()
     }
 
-    fn material(&self, key: &str) -> Material {
-        let name = self.maybe(key).and_then(|node| node.value.get("name").and_then(Value::as_str).map(str::to_owned));
-        Material { name: name.unwrap_or_default() }
+    fn maybe_text(&self, key: &str) -> Result<Option<String>, Error> {
+        self.maybe(key).map(|_| self.text(key)).transpose()
     }
+
+    fn maybe_number(&self, key: &str) -> Result<Option<f64>, Error> {
+        self.maybe(key).map(|_| self.number(key)).transpose()
+    }
+
+    fn maybe_bool(&self, key: &str) -> Result<Option<bool>, Error> {
+        let Some(node) = self.maybe(key) else { return Ok(None) };
+        node.value.as_bool().map(Some).ok_or_else(|| self.wrong(key, "must be true or false"))
+    }
+
+    /// A list that may be absent.
+    fn maybe_list<T>(&self, key: &str, read: fn(&Node) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+        if self.maybe(key).is_some() { self.list(key, read) } else { Ok(Vec::new()) }
+    }
+
+    fn color(&self, key: &str) -> Result<Color, Error> {
+        let node = self.get(key)?;
+        Ok(Color { r: node.number("r")?, g: node.number("g")?, b: node.number("b")? })
+    }
+
+    /// A material that may be absent: then its name is empty.
+    fn material(&self, key: &str) -> Result<Material, Error> {
+        self.maybe(key).map_or_else(|| Ok(Material::default()), |node| material(&node))
+    }
+}
+
+fn material(node: &Node) -> Result<Material, Error> {
+    let name = node.maybe_text("name")?.unwrap_or_default();
+    let color = node.maybe("color").map(|_| node.color("color")).transpose()?;
+    Ok(Material { name, color })
+}
+
+fn parameters(root: &Node) -> Result<Parameters, Error> {
+    let usual = Parameters::default();
+    let Some(node) = root.maybe("proceduralParameters") else { return Ok(usual) };
+    let ceiling = node.material("ceilingMaterial")?;
+    Ok(Parameters {
+        floor_collider_thickness: node.maybe_number("floorColliderThickness")?.unwrap_or(usual.floor_collider_thickness),
+        receptacle_height: node.maybe_number("receptacleHeight")?.unwrap_or(usual.receptacle_height),
+        skybox_id: node.maybe_text("skyboxId")?.unwrap_or(usual.skybox_id),
+        ceiling_material: if ceiling.name.is_empty() { usual.ceiling_material } else { ceiling },
+        lights: node.maybe_list("lights", light)?,
+        reflections: node.maybe_list("reflections", material)?,
+    })
+}
+
+fn light(node: &Node) -> Result<Light, Error> {
+    let kind = node.text("type")?;
+    if !["directional", "point"].contains(&kind.as_str()) {
+        return Err(node.wrong("type", "must be directional or point"));
+    }
+    Ok(Light {
+        id: node.text("id")?,
+        position: node.point("position")?,
+        rotation: node.maybe("rotation").map(|_| node.point("rotation")).transpose()?,
+        intensity: node.number("intensity")?,
+        indirect_multiplier: node.maybe_number("indirectMultiplier")?,
+        range: node.maybe_number("range")?,
+        rgb: node.color("rgb")?,
+        shadow: node.maybe("shadow").map(|shadow| self::shadow(&shadow)).transpose()?,
+        layer: node.maybe_text("layer")?,
+        culling_mask_off: node.maybe_list("cullingMaskOff", layer_name)?,
+        kind,
+    })
+}
+
+fn layer_name(node: &Node) -> Result<String, Error> {
+    node.value.as_str().map(str::to_owned).ok_or_else(|| Error::key(node.at.path(), "must be a text"))
+}
+
+fn shadow(node: &Node) -> Result<Shadow, Error> {
+    Ok(Shadow {
+        kind: node.text("type")?,
+        strength: node.number("strength")?,
+        normal_bias: node.number("normalBias")?,
+        bias: node.number("bias")?,
+        near_plane: node.number("nearPlane")?,
+        resolution: node.text("resolution")?,
+    })
 }
 
 fn metadata(root: &Node) -> Result<Metadata, Error> {
@@ -142,9 +223,10 @@ fn metadata(root: &Node) -> Result<Metadata, Error> {
     let node = root.get("metadata")?;
     let agent = node.maybe("agent").map(|agent| {
         let (position, rotation) = (agent.point("position")?, agent.point("rotation")?);
-        Ok::<_, Error>(Agent { position, rotation, standing: true, horizon: 30.0 })
+        let standing = agent.maybe_bool("standing")?.unwrap_or(true);
+        Ok::<_, Error>(Agent { position, rotation, standing, horizon: agent.maybe_number("horizon")?.unwrap_or(30.0) })
     });
-    Ok(Metadata { schema: VERSION.into(), agent: agent.transpose()? })
+    Ok(Metadata { schema: VERSION.into(), room_spec: node.maybe_text("roomSpecId")?, agent: agent.transpose()? })
 }
 
 fn room(node: &Node) -> Result<Room, Error> {
@@ -152,7 +234,15 @@ fn room(node: &Node) -> Result<Room, Error> {
     if floor.len() < 3 || area(&flat(&floor)) < 1e-3 {
         return Err(node.wrong("floorPolygon", "has no area"));
     }
-    Ok(Room { id: node.text("id")?, kind: node.text("roomType")?, floor, material: node.material("floorMaterial"), ..Room::default() })
+    Ok(Room {
+        id: node.text("id")?,
+        kind: node.text("roomType")?,
+        floor,
+        material: node.material("floorMaterial")?,
+        ceilings: node.maybe_list("ceilings", |ceiling| ceiling.material("material"))?,
+        children: node.maybe_list("children", object)?,
+        layer: node.maybe_text("layer")?,
+    })
 }
 
 fn wall(node: &Node) -> Result<Wall, Error> {
@@ -164,8 +254,14 @@ fn wall(node: &Node) -> Result<Wall, Error> {
     if polygon.len() < 4 || extent(|point| point.y) < 1e-6 || extent(|point| point.x).max(extent(|point| point.z)) < 1e-6 {
         return Err(node.wrong("polygon", "has no area"));
     }
-    let empty = node.maybe("empty").is_some_and(|empty| empty.value.as_bool() == Some(true));
-    Ok(Wall { id: node.text("id")?, room: node.text("roomId")?, polygon, material: node.material("material"), empty })
+    Ok(Wall {
+        id: node.text("id")?,
+        room: node.text("roomId")?,
+        polygon,
+        material: node.material("material")?,
+        empty: node.maybe_bool("empty")?.unwrap_or(false),
+        layer: node.maybe_text("layer")?,
+    })
 }
 
 fn opening(node: &Node) -> Result<Opening, Error> {
@@ -173,7 +269,6 @@ fn opening(node: &Node) -> Result<Opening, Error> {
     if hole.len() < 2 {
         return Err(node.wrong("holePolygon", "needs two corners"));
     }
-    let openness = node.maybe("openness").map(|_| node.number("openness")).transpose()?;
     Ok(Opening {
         id: node.text("id")?,
         room0: node.text("room0")?,
@@ -183,22 +278,24 @@ fn opening(node: &Node) -> Result<Opening, Error> {
         asset: node.text("assetId")?,
         hole,
         position: node.point("assetPosition")?,
-        openable: node.maybe("openable").and_then(|openable| openable.value.as_bool()),
-        openness,
+        openable: node.maybe_bool("openable")?,
+        openness: node.maybe_number("openness")?,
     })
 }
 
 fn object(node: &Node) -> Result<Object, Error> {
-    let kind = node.maybe("objectType").and_then(|kind| kind.value.as_str().map(str::to_owned));
-    let children = if node.maybe("children").is_some() { node.list("children", object)? } else { Vec::new() };
     Ok(Object {
         id: node.text("id")?,
         asset: node.text("assetId")?,
-        kind,
+        kind: node.maybe_text("objectType")?,
         position: node.point("position")?,
         rotation: node.point("rotation")?,
-        kinematic: node.maybe("kinematic").is_some_and(|kinematic| kinematic.value.as_bool() == Some(true)),
-        children,
+        kinematic: node.maybe_bool("kinematic")?.unwrap_or(false),
+        layer: node.maybe_text("layer")?,
+        openness: node.maybe_number("openness")?,
+        on: node.maybe_bool("isOn")?,
+        dirty: node.maybe_bool("isDirty")?,
+        children: node.maybe_list("children", object)?,
     })
 }
 
@@ -216,6 +313,16 @@ fn check(house: &House) -> Result<(), Error> {
         let point = vec2(point.x, point.z);
         floors.iter().any(|floor| inside(floor, point)) || floors.iter().any(|floor| rim_distance(floor, point) <= OUTSIDE_M)
     };
+    let walls: BTreeSet<&str> = house.walls.iter().map(|wall| wall.id.as_str()).collect();
+    for (list, openings) in [("doors", &house.doors), ("windows", &house.windows)] {
+        for (index, opening) in openings.iter().enumerate() {
+            for (key, wall) in [("wall0", &opening.wall0), ("wall1", &opening.wall1)] {
+                if !walls.contains(wall.as_str()) {
+                    return Err(Error::key(format!("{list}[{index}].{key}"), format!("the house has no wall `{wall}`")));
+                }
+            }
+        }
+    }
     for (index, object) in house.objects.iter().enumerate() {
         if !indoors(object.position) {
             return Err(Error::key(format!("objects[{index}].position"), format!("object `{}` is outside every room", object.id)));

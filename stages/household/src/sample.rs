@@ -147,6 +147,7 @@ fn draw(home: &Arc<Home>, tier: Tier, wanted: Option<&Bucket>, kinds: &[&'static
         start: [place.x, place.z],
         yaw,
         seed: rng.random_range(0..u64::MAX),
+        ..FetchTask::default()
     };
     Some(Draw { task, chosen: target.id.clone(), thing: chosen })
 }

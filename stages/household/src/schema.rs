@@ -1,7 +1,7 @@
 //! A ProcTHOR house, schema 1.0.0: metres and degrees, y up, x and z on the floor, yaw clockwise seen from above, 0 = +z.
 //!
-//! Only the keys that a household needs. [`crate::parse`] reads them and says what is wrong; the generator fills the same
-//! structs and serde writes them as JSON of the same schema.
+//! Every key that real houses of this version were seen to have. [`crate::parse`] reads them and says what is wrong; the
+//! generator fills the same structs and serde writes them as JSON of the same schema.
 
 use serde::Serialize;
 
@@ -27,9 +27,26 @@ pub struct Point {
     pub z: f64,
 }
 
+/// Red, green, blue in 0..=1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Color {
+    pub r: f64,
+    pub g: f64,
+    pub b: f64,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Material {
     pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub color: Option<Color>,
+}
+
+impl Material {
+    /// A material without paint.
+    pub fn named(name: impl Into<String>) -> Material {
+        Material { name: name.into(), color: None }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -43,8 +60,13 @@ pub struct Room {
     pub floor: Vec<Point>,
     #[serde(rename = "floorMaterial")]
     pub material: Material,
+    /// Of this room alone; without any, the house's [`Parameters::ceiling_material`].
     pub ceilings: Vec<Material>,
-    pub children: Vec<Material>,
+    /// No house is known that has any.
+    pub children: Vec<Object>,
+    /// Which lights shine on it, `Procedural1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -59,6 +81,8 @@ pub struct Wall {
     /// True: no wall, an open passage.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub empty: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
 }
 
 /// A door or a window.
@@ -97,6 +121,15 @@ pub struct Object {
     pub position: Point,
     pub rotation: Point,
     pub kinematic: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
+    /// 1: wide open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub openness: Option<f64>,
+    #[serde(rename = "isOn", skip_serializing_if = "Option::is_none")]
+    pub on: Option<bool>,
+    #[serde(rename = "isDirty", skip_serializing_if = "Option::is_none")]
+    pub dirty: Option<bool>,
     /// What stands on it or lies in it, in world coordinates; one level only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<Object>,
@@ -109,8 +142,50 @@ pub struct Parameters {
     pub receptacle_height: f64,
     pub skybox_id: String,
     pub ceiling_material: Material,
-    pub lights: Vec<Material>,
+    pub lights: Vec<Light>,
+    /// No house is known that has any.
     pub reflections: Vec<Material>,
+}
+
+/// A sun or a lamp.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Light {
+    pub id: String,
+    /// directional, point.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub position: Point,
+    /// Of directional ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Point>,
+    pub intensity: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub indirect_multiplier: Option<f64>,
+    /// Of point ones, metres.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<f64>,
+    pub rgb: Color,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
+    /// Layers that it does not shine on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub culling_mask_off: Vec<String>,
+}
+
+/// How the engine draws a light's shadows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shadow {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub strength: f64,
+    pub normal_bias: f64,
+    pub bias: f64,
+    pub near_plane: f64,
+    pub resolution: String,
 }
 
 impl Default for Parameters {
@@ -119,7 +194,7 @@ impl Default for Parameters {
             floor_collider_thickness: 1.0,
             receptacle_height: 0.7,
             skybox_id: "SkyAlbany".into(),
-            ceiling_material: Material { name: "PureWhite".into() },
+            ceiling_material: Material::named("PureWhite"),
             lights: Vec::new(),
             reflections: Vec::new(),
         }
@@ -138,13 +213,16 @@ pub struct Agent {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Metadata {
     pub schema: String,
+    /// Which list of rooms the house was grown from, `2-bed-1-bath`.
+    #[serde(rename = "roomSpecId", skip_serializing_if = "Option::is_none")]
+    pub room_spec: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
 }
 
 impl Default for Metadata {
     fn default() -> Self {
-        Metadata { schema: VERSION.into(), agent: None }
+        Metadata { schema: VERSION.into(), room_spec: None, agent: None }
     }
 }
 

@@ -291,7 +291,7 @@ impl Room<'_> {
         let id = self.id(asset.kind);
         let position = Point { x: at.x, y: height, z: at.z };
         let rotation = Point { x: 0.0, y: yaw, z: 0.0 };
-        Object { id, asset: asset.id.into(), kind: None, position, rotation, kinematic: !asset.pickupable, children: Vec::new() }
+        Object { id, asset: asset.id.into(), position, rotation, kinematic: !asset.pickupable, ..Object::default() }
     }
 }
 

@@ -140,12 +140,12 @@ impl Side {
 pub(super) fn house(plots: &[Plot], split: HouseSplit, rng: &mut ChaCha8Rng) -> House {
     let height = centimetres(rng.random_range(2.5..3.6));
     let sides = sides(plots);
-    let paint = Material { name: ["Walldrywall4Tiled", "YellowPlaster", "PureWhite", "BrownDrywall"][rng.random_range(0..4)].into() };
+    let paint = Material::named(["Walldrywall4Tiled", "YellowPlaster", "PureWhite", "BrownDrywall"][rng.random_range(0..4)]);
     let rooms = plots.iter().map(|plot| Room {
         id: format!("room|{}", plot.number),
         kind: plot.kind.into(),
         floor: corners(plot).into_iter().map(|corner| point(corner, 0.0)).collect(),
-        material: Material { name: ["WoodFloor1", "LightWoodCounters 1", "DarkWoodFloors", "PureWhite"][rng.random_range(0..4)].into() },
+        material: Material::named(["WoodFloor1", "LightWoodCounters 1", "DarkWoodFloors", "PureWhite"][rng.random_range(0..4)]),
         ..Room::default()
     });
     let rooms = rooms.collect();
@@ -153,10 +153,10 @@ pub(super) fn house(plots: &[Plot], split: HouseSplit, rng: &mut ChaCha8Rng) -> 
     for side in &sides {
         let room = format!("room|{}", plots[side.room].number);
         let polygon = vec![point(side.a, 0.0), point(side.b, 0.0), point(side.a, height), point(side.b, height)];
-        walls.push(Wall { id: side.id(plots), room: room.clone(), polygon, material: paint.clone(), empty: false });
+        walls.push(Wall { id: side.id(plots), room: room.clone(), polygon, material: paint.clone(), empty: false, layer: None });
         if side.other.is_none() {
             let polygon = vec![point(side.b, height), point(side.a, height), point(side.b, 0.0), point(side.a, 0.0)];
-            walls.push(Wall { id: side.other_id(plots), room, polygon, material: paint.clone(), empty: false });
+            walls.push(Wall { id: side.other_id(plots), room, polygon, material: paint.clone(), empty: false, layer: None });
         }
     }
     let middle = plots[0].low.plus(plots[0].high).times(0.5);

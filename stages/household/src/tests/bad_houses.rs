@@ -69,6 +69,21 @@ fn the_old_schema_is_refused_by_name() {
 }
 
 #[test]
+fn a_door_in_no_wall_is_refused() {
+    let mut house = good();
+    house["doors"][0]["wall1"] = json!("wall|9|0|0|0|0");
+    assert_eq!(refusal(&house), "`doors[0].wall1`: the house has no wall `wall|9|0|0|0|0`");
+}
+
+#[test]
+fn a_light_of_another_kind_is_refused() {
+    let mut house = good();
+    let light = json!({"id": "l", "type": "spot", "position": {"x": 1, "y": 1, "z": 1}, "intensity": 1, "rgb": {"r": 1, "g": 1, "b": 1}});
+    house["proceduralParameters"]["lights"] = json!([light]);
+    assert_eq!(refusal(&house), "`proceduralParameters.lights[0].type`: must be directional or point");
+}
+
+#[test]
 fn deep_long_and_cut_input_is_refused() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(matches!(parse::house(deep.as_bytes()), Err(Error::Json { .. })));
@@ -109,7 +124,7 @@ fn a_line_that_is_too_long_is_passed_over() {
 fn a_task_that_does_not_fit_its_house_is_refused() {
     let home = home(1);
     let task = |ids: Vec<String>, start: [f64; 2]| {
-        Arc::new(FetchTask { target: "Mug".into(), ids, instruction: String::new(), start, yaw: 0.0, seed: 0 })
+        Arc::new(FetchTask { target: "Mug".into(), ids, instruction: String::new(), start, ..FetchTask::default() })
     };
     assert!(Episode::start(Arc::clone(&home), task(vec!["Mug|9|9".into()], [1.0, 1.0])).is_err());
     let id = home.scene.things[0].id.clone();
