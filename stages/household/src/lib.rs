@@ -22,6 +22,7 @@ pub mod shape;
 pub mod sim;
 pub mod space;
 pub mod tasks;
+pub mod trials;
 pub mod view;
 
 mod error;
