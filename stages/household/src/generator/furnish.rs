@@ -68,7 +68,7 @@ fn chairs(room: &str, table: &str) -> f64 {
         ("Desk", _) => 0.75,
         ("DiningTable", "Kitchen") => 3.4,
         ("DiningTable", "Bedroom") => 2.0,
-        ("DiningTable", _) => 1.05,
+        ("DiningTable", _) => 1.35,
         _ => 0.0,
     }
 }
