@@ -81,6 +81,30 @@ pub fn segment_distance(point: Vec2, a: Vec2, b: Vec2) -> f64 {
     point.distance(a.plus(along.times(share)))
 }
 
+/// Distance of a point to an axis-aligned rectangle about the origin.
+fn rectangle_distance(point: Vec2, half: Vec2) -> f64 {
+    let (x, z) = ((point.x.abs() - half.x).max(0.0), (point.z.abs() - half.z).max(0.0));
+    (x * x + z * z).sqrt()
+}
+
+/// Whether a segment meets an axis-aligned rectangle about the origin.
+fn crosses_rectangle(a: Vec2, b: Vec2, half: Vec2) -> bool {
+    let (mut enter, mut leave) = (0.0_f64, 1.0_f64);
+    for (from, to, side) in [(a.x, b.x, half.x), (a.z, b.z, half.z)] {
+        let step = to - from;
+        if step.abs() < 1e-12 {
+            if from.abs() > side {
+                return false;
+            }
+            continue;
+        }
+        let (one, other) = ((-side - from) / step, (side - from) / step);
+        enter = enter.max(one.min(other));
+        leave = leave.min(one.max(other));
+    }
+    enter <= leave
+}
+
 /// Where the segment `p`-`q` crosses `a`-`b`: the share of the way from `p` to `q`, and from `a` to `b`.
 pub fn crossing(p: Vec2, q: Vec2, a: Vec2, b: Vec2) -> Option<(f64, f64)> {
     let (ray, wall) = (q.minus(p), b.minus(a));
@@ -143,9 +167,7 @@ impl Block {
 
     /// Distance on the floor from a point to the footprint; 0 inside.
     pub fn floor_distance(&self, point: Vec2) -> f64 {
-        let local = self.local(point);
-        let (x, z) = ((local.x.abs() - self.half.x).max(0.0), (local.z.abs() - self.half.z).max(0.0));
-        (x * x + z * z).sqrt()
+        rectangle_distance(self.local(point), self.half)
     }
 
     /// Distance in space from a point to the box; 0 inside.
@@ -153,6 +175,53 @@ impl Block {
         let flat = self.floor_distance(point);
         let rise = (self.low - height).max(height - self.high).max(0.0);
         (flat * flat + rise * rise).sqrt()
+    }
+
+    /// Distance on the floor from a segment to the footprint; 0 where they meet.
+    pub fn segment_distance(&self, a: Vec2, b: Vec2) -> f64 {
+        let (a, b) = (self.local(a), self.local(b));
+        if crosses_rectangle(a, b, self.half) {
+            return 0.0;
+        }
+        let corners = [
+            vec2(self.half.x, self.half.z),
+            vec2(-self.half.x, self.half.z),
+            vec2(self.half.x, -self.half.z),
+            vec2(-self.half.x, -self.half.z),
+        ];
+        let ends = [a, b].map(|end| rectangle_distance(end, self.half));
+        corners.iter().map(|&corner| segment_distance(corner, a, b)).fold(ends[0].min(ends[1]), f64::min)
+    }
+
+    /// Vertical distance to a range of heights; 0 where they meet.
+    pub fn gap(&self, low: f64, high: f64) -> f64 {
+        (self.low - high).max(low - self.high).max(0.0)
+    }
+
+    /// The point of the footprint that is nearest to a floor point.
+    pub fn nearest(&self, point: Vec2) -> Vec2 {
+        let local = self.local(point);
+        let (x, z) = (local.x.clamp(-self.half.x, self.half.x), local.z.clamp(-self.half.z, self.half.z));
+        self.centre.plus(self.axis_x.times(x)).plus(self.axis_z.times(z))
+    }
+
+    /// How deep the footprints of two boxes are in each other: the least way that would part them; not positive: apart.
+    pub fn floor_overlap(&self, other: &Block) -> f64 {
+        let offset = other.centre.minus(self.centre);
+        let spread = |block: &Block, axis: Vec2| block.half.x * block.axis_x.dot(axis).abs() + block.half.z * block.axis_z.dot(axis).abs();
+        let depth = |axis: Vec2| spread(self, axis) + spread(other, axis) - offset.dot(axis).abs();
+        depth(self.axis_x).min(depth(self.axis_z)).min(depth(other.axis_x)).min(depth(other.axis_z))
+    }
+
+    /// How deep two boxes are in each other; not positive: apart.
+    pub fn overlap(&self, other: &Block) -> f64 {
+        let rise = (self.high - other.low).min(other.high - self.low);
+        if rise <= 0.0 { rise } else { rise.min(self.floor_overlap(other)) }
+    }
+
+    /// The box somewhere else on the floor.
+    pub fn shifted(&self, by: Vec2) -> Block {
+        Block { centre: self.centre.plus(by), ..*self }
     }
 
     /// Half of the sides of the axis-aligned rectangle around the footprint.
@@ -205,6 +274,19 @@ mod tests {
         let entry = block.entry((vec2(-1.0, 0.0), 0.5), (vec2(1.0, 0.0), 0.5)).unwrap();
         assert!((entry - 0.45).abs() < 1e-9);
         assert!(block.entry((vec2(-1.0, 0.0), 1.5), (vec2(1.0, 0.0), 1.5)).is_none());
+    }
+
+    #[test]
+    fn boxes_and_segments_know_how_far_they_are_apart() {
+        let block = Block::new(vec2(0.0, 0.0), vec2(2.0, 1.0), 0.0, 0.0, 1.0);
+        assert!((block.segment_distance(vec2(2.0, -3.0), vec2(2.0, 3.0)) - 1.0).abs() < 1e-12);
+        assert!((block.segment_distance(vec2(1.0, 1.5), vec2(2.0, 0.5)) - 0.5 * 2.0_f64.sqrt()).abs() < 1e-12);
+        assert!(block.segment_distance(vec2(-3.0, 0.0), vec2(3.0, 0.1)) < 1e-12);
+        let other = Block::new(vec2(1.2, 0.0), vec2(1.0, 0.2), 0.0, 0.9, 2.0);
+        assert!((block.floor_overlap(&other) - 0.3).abs() < 1e-12 && (block.overlap(&other) - 0.1).abs() < 1e-12);
+        assert!(block.overlap(&other.shifted(vec2(0.4, 0.0))) < 0.0);
+        assert!((block.gap(1.5, 2.0) - 0.5).abs() < 1e-12 && block.gap(0.5, 2.0) < 1e-12);
+        assert!(block.nearest(vec2(3.0, 0.2)).distance(vec2(1.0, 0.2)) < 1e-12);
     }
 
     #[test]

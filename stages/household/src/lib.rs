@@ -1,17 +1,19 @@
 //! Houses, the Stretch robot, its errands and its expert: pure and deterministic.
 //!
 //! In: a house as ProcTHOR JSON, or a seed. [`parse`] or [`generator`] make a [`schema::House`] of it, [`compile`] a small
-//! [`scene::Scene`], [`sim::Home`] an indexed one. [`fetch::Episode`] runs the robot in it, [`expert::Expert`] solves it,
+//! [`scene::Scene`], [`sim::Home`] an indexed one. [`tasks::Episode`] runs the robot in it, [`expert::Expert`] solves it,
 //! [`sample`] draws episodes, [`freeze`] writes them to a file. No clock, no file, no network; transcendental functions
 //! come from `libm`, so that the same seed gives the same bytes on every machine.
 
 pub mod assets;
+pub mod chores;
 pub mod compile;
 pub mod expert;
 pub mod fetch;
 pub mod freeze;
 pub mod generator;
 pub mod geometry;
+pub mod instruct;
 pub mod parse;
 pub mod reach;
 pub mod robot;
@@ -22,10 +24,14 @@ pub mod shape;
 pub mod sim;
 pub mod space;
 pub mod statistics;
+pub mod tasks;
 pub mod view;
 
 mod error;
 mod field;
+mod motion;
+mod push;
+mod sight;
 
 #[cfg(test)]
 mod tests;

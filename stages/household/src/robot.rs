@@ -5,15 +5,17 @@
 //! blocked ends where it was stopped; a turn, an arm or a wrist move that is blocked does not happen at all.
 
 use crate::{
-    geometry::{Vec2, forward, right, vec2, wrap},
+    geometry::{Block, Vec2, forward, right, vec2, wrap},
+    motion::Motion,
     space::Space,
 };
 use serde::{Deserialize, Serialize};
 
 /// Radius of the body, metres.
 pub const BODY_RADIUS: f64 = 0.185_462_8;
-/// Height of the body's top above the floor, metres.
-pub const BODY_HEIGHT: f64 = 1.437;
+/// Heights between which the body is: a capsule, so that its ends are round, metres.
+pub const BODY_LOW: f64 = 0.001;
+pub const BODY_HIGH: f64 = BODY_LOW + 1.435_714;
 /// How far the body's axis lies behind the pivot, metres.
 pub(crate) const BODY_BEHIND: f64 = 0.109_237_3;
 /// Height of the pivot above the floor, as episode files state it.
@@ -28,21 +30,21 @@ pub const WRIST: (f64, f64) = (-260.0, 75.0);
 /// Where the arm begins and how far the wrist's axis is from there at no extension, metres.
 const ARM_ROOT: f64 = 0.143_7;
 const ARM_AHEAD: f64 = -0.023_9;
-const HAND_LENGTH: f64 = 0.204_7;
+pub(crate) const HAND_LENGTH: f64 = 0.204_7;
 /// Heights above the lift.
 const WRIST_RISE: f64 = 0.186_5;
 const HAND_RISE: f64 = 0.087_9;
+/// How thick beam and hand are taken to be, as a radius, metres.
+pub const ARM_RADIUS: f64 = 0.03;
 /// Radius of the sphere in which the hand grasps, metres.
 pub const HAND_RADIUS: f64 = 0.06;
 
-const MOVE_M: f64 = 0.2;
-const TURN_DEG: f64 = 30.0;
-const TURN_SMALL_DEG: f64 = 6.0;
-const ARM_M: f64 = 0.1;
-const ARM_SMALL_M: f64 = 0.02;
-const WRIST_DEG: f64 = 10.0;
-/// A blocked move is followed in steps this long.
-const SUBSTEP_M: f64 = 0.02;
+pub(crate) const MOVE_M: f64 = 0.2;
+pub(crate) const TURN_DEG: f64 = 30.0;
+pub(crate) const TURN_SMALL_DEG: f64 = 6.0;
+pub(crate) const ARM_M: f64 = 0.1;
+pub(crate) const ARM_SMALL_M: f64 = 0.02;
+pub(crate) const WRIST_DEG: f64 = 10.0;
 
 /// The robot's actions, in the index order that models use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -144,6 +146,12 @@ impl Robot {
         Robot { position, yaw: wrap(yaw), lift: 0.1645, extension: 0.0, wrist: -180.0 }
     }
 
+    /// The robot with its arm elsewhere, within its limits.
+    pub fn with_arm(self, lift: f64, extension: f64, wrist: f64) -> Robot {
+        let within = |value: f64, (low, high): (f64, f64)| if value.is_nan() { low } else { value.clamp(low, high) };
+        Robot { lift: within(lift, LIFT), extension: within(extension, EXTENSION), wrist: within(wrist, WRIST), ..self }
+    }
+
     /// From the robot's frame to the house's.
     pub fn place(&self, local: Vec2) -> Vec2 {
         self.position.plus(right(self.yaw).times(local.x)).plus(forward(self.yaw).times(local.z))
@@ -160,6 +168,11 @@ impl Robot {
         self.position.minus(forward(self.yaw).times(BODY_BEHIND))
     }
 
+    /// The robot with its body's axis over a point.
+    pub(crate) fn standing(self, body: Vec2) -> Robot {
+        Robot { position: body.plus(forward(self.yaw).times(BODY_BEHIND)), ..self }
+    }
+
     fn wrist_local(&self) -> Vec2 {
         vec2(ARM_ROOT + self.extension, ARM_AHEAD)
     }
@@ -174,84 +187,76 @@ impl Robot {
         (self.place(self.hand_local()), self.lift + HAND_RISE)
     }
 
-    /// Whether body and arm touch nothing that stops them.
+    /// The yaw in which the hand points: 90 degrees to the right of the robot's at wrist 0.
+    pub fn hand_yaw(&self) -> f64 {
+        self.yaw + 90.0 + self.wrist
+    }
+
+    /// What of the arm is outside the body's outline: the beam, the drop at the wrist, and the hand.
+    pub fn limbs(&self) -> impl Iterator<Item = Limb> {
+        let (root, wrist, hand) = (wrist_root(), self.wrist_local(), self.hand_local());
+        let (beam_height, hand_height) = (self.lift + WRIST_RISE, self.lift + HAND_RISE);
+        let beam = outside_body(root, wrist).map(|(a, b)| (a, b, beam_height, beam_height));
+        let drop = outside_body(wrist, wrist).map(|(a, b)| (a, b, hand_height, beam_height));
+        let fingers = outside_body(wrist, hand).map(|(a, b)| (a, b, hand_height, hand_height));
+        let robot = *self;
+        let placed = move |(a, b, low, high)| Limb { a: robot.place(a), b: robot.place(b), low, high };
+        [beam, drop, fingers].into_iter().flatten().map(placed)
+    }
+
+    /// Whether body and arm touch nothing fixed or heavy.
     pub fn fits(&self, space: &Space) -> bool {
-        space.body_fits(self.body()) && self.arm_fits(space)
+        space.body_fits(self.body()) && self.limbs().all(|limb| !space.limb_touches(&limb))
     }
 
-    fn arm_fits(&self, space: &Space) -> bool {
-        let (body, wrist, hand) = (vec2(0.0, -BODY_BEHIND), self.wrist_local(), self.hand_local());
-        let free = |local: Vec2, height: f64| local.distance(body) < BODY_RADIUS || !space.arm_touches(self.place(local), height);
-        let (arm_height, hand_height) = (self.lift + WRIST_RISE, self.lift + HAND_RISE);
-        let pieces = libm::ceil(self.extension / 0.08) as usize;
-        let beam = (0..pieces).all(|piece| free(vec2(wrist.x - piece as f64 * 0.08, wrist.z), arm_height));
-        beam && free(wrist, hand_height) && free(wrist.plus(hand).times(0.5), hand_height) && free(hand, hand_height)
-    }
-
-    /// The robot after one action, and whether it worked. Grasping and releasing leave it as it is.
+    /// The robot after one action in a house without light things and with nothing in the hand, and whether it worked.
+    /// Grasping and releasing leave it as it is.
     pub fn after(&self, action: Action, space: &Space) -> (Robot, bool) {
-        use Action::*;
-        match action {
-            MoveAhead => self.moved(MOVE_M, space),
-            MoveBack => self.moved(-MOVE_M, space),
-            RotateRight => self.turned(TURN_DEG, space),
-            RotateLeft => self.turned(-TURN_DEG, space),
-            RotateRightSmall => self.turned(TURN_SMALL_DEG, space),
-            RotateLeftSmall => self.turned(-TURN_SMALL_DEG, space),
-            MoveArmOut => self.reached(0.0, ARM_M, space),
-            MoveArmIn => self.reached(0.0, -ARM_M, space),
-            MoveArmOutSmall => self.reached(0.0, ARM_SMALL_M, space),
-            MoveArmInSmall => self.reached(0.0, -ARM_SMALL_M, space),
-            MoveArmUp => self.reached(ARM_M, 0.0, space),
-            MoveArmDown => self.reached(-ARM_M, 0.0, space),
-            MoveArmUpSmall => self.reached(ARM_SMALL_M, 0.0, space),
-            MoveArmDownSmall => self.reached(-ARM_SMALL_M, 0.0, space),
-            WristOpen => self.twisted(-WRIST_DEG, space),
-            WristClose => self.twisted(WRIST_DEG, space),
-            Done | SubDone | Pickup | Dropoff => (*self, true),
+        match Motion::of(self, action) {
+            Some(motion) => motion.run(0.0, |_, to| to.fits(space)),
+            None => (*self, true),
         }
     }
+}
 
-    /// Slides along until something stops it.
-    fn moved(&self, metres: f64, space: &Space) -> (Robot, bool) {
-        let steps = libm::round(metres.abs() / SUBSTEP_M) as u32;
-        let ahead = forward(self.yaw).times(metres);
-        let mut robot = *self;
-        let mut way = 0.0;
-        for step in 1..=steps {
-            let share = f64::from(step) / f64::from(steps);
-            let next = Robot { position: self.position.plus(ahead.times(share)), ..*self };
-            if !next.fits(space) {
-                break;
-            }
-            robot = next;
-            way = share * metres.abs();
+/// The part of a line in the robot's frame that is outside the body's circle.
+fn outside_body(a: Vec2, b: Vec2) -> Option<(Vec2, Vec2)> {
+    let centre = vec2(0.0, -BODY_BEHIND);
+    let within = |point: Vec2| point.distance(centre) < BODY_RADIUS;
+    match (within(a), within(b)) {
+        (true, true) => None,
+        (false, false) => Some((a, b)),
+        (true, false) => Some((leaves(a, b, centre), b)),
+        (false, true) => Some((a, leaves(b, a, centre))),
+    }
+}
+
+/// Where the line from a point inside the body's circle leaves it.
+fn leaves(inner: Vec2, outer: Vec2, centre: Vec2) -> Vec2 {
+    let (way, offset) = (outer.minus(inner), inner.minus(centre));
+    let (square, half) = (way.dot(way), way.dot(offset));
+    let root = (half * half - square * (offset.dot(offset) - BODY_RADIUS * BODY_RADIUS)).max(0.0).sqrt();
+    inner.plus(way.times(((root - half) / square).clamp(0.0, 1.0)))
+}
+
+/// A piece of the arm: all that is within [`ARM_RADIUS`] of an upright rectangle over a line on the floor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limb {
+    pub a: Vec2,
+    pub b: Vec2,
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Limb {
+    /// Distance in space from the rectangle to a box; 0 where they meet.
+    pub fn distance(&self, block: &Block) -> f64 {
+        let gap = block.gap(self.low, self.high);
+        if gap >= ARM_RADIUS {
+            return gap;
         }
-        (robot, way > 0.01)
-    }
-
-    fn turned(&self, degrees: f64, space: &Space) -> (Robot, bool) {
-        let steps = libm::round(degrees.abs() / TURN_SMALL_DEG) as u32;
-        let turn = |step: u32| Robot { yaw: wrap(self.yaw + degrees * f64::from(step) / f64::from(steps)), ..*self };
-        if (1..=steps).all(|step| turn(step).fits(space)) { (turn(steps), true) } else { (*self, false) }
-    }
-
-    fn reached(&self, up: f64, out: f64, space: &Space) -> (Robot, bool) {
-        let lift = (self.lift + up).clamp(LIFT.0, LIFT.1);
-        let extension = (self.extension + out).clamp(EXTENSION.0, EXTENSION.1);
-        let way = (lift - self.lift).abs() + (extension - self.extension).abs();
-        if way <= 0.001 {
-            return (*self, false);
-        }
-        let half = Robot { lift: (self.lift + lift) / 2.0, extension: (self.extension + extension) / 2.0, ..*self };
-        let whole = Robot { lift, extension, ..*self };
-        if half.arm_fits(space) && whole.arm_fits(space) { (whole, true) } else { (*self, false) }
-    }
-
-    fn twisted(&self, degrees: f64, space: &Space) -> (Robot, bool) {
-        let wrist = (self.wrist + degrees).clamp(WRIST.0, WRIST.1);
-        let twisted = Robot { wrist, ..*self };
-        if (wrist - self.wrist).abs() > 0.001 && twisted.arm_fits(space) { (twisted, true) } else { (*self, false) }
+        let flat = block.segment_distance(self.a, self.b);
+        (flat * flat + gap * gap).sqrt()
     }
 }
 

@@ -1,10 +1,12 @@
-//! A scene made ready for questions: does the body fit here, does the arm touch something, what hides what.
+//! A scene made ready for questions: does the body fit here, does the arm touch something.
 
 use crate::{
-    geometry::{Block, Vec2, crossing, segment_distance, vec2},
-    robot::{BODY_HEIGHT, BODY_RADIUS},
-    scene::{Room, Scene, at, room_of},
+    geometry::{Block, Vec2, crossing, forward, right, vec2},
+    robot::{ARM_RADIUS, BODY_HIGH, BODY_LOW, BODY_RADIUS, Limb},
+    scene::{Hole, Room, Scene, Thing, Wall, at, room_of, tilted},
+    shape::parts,
 };
+use std::collections::BTreeSet;
 
 /// Side of a cell of the free map, metres.
 const CELL: f64 = 0.05;
@@ -12,10 +14,6 @@ const CELL: f64 = 0.05;
 const DOUBT: f64 = 0.036;
 /// Side of a bucket of the obstacle index, metres.
 const BUCKET: f64 = 0.5;
-/// How thick the arm is taken to be, as a radius.
-const ARM_RADIUS: f64 = 0.03;
-/// Door holes lower than this are no way through.
-const DOOR_HEIGHT: f64 = 1.5;
 /// A scene with a longer side is refused.
 const MAX_SIDE_M: f64 = 200.0;
 
@@ -26,20 +24,55 @@ enum Cell {
     Free,
 }
 
-/// A wall piece without a door in it.
-#[derive(Clone, Copy)]
-struct Piece {
-    a: Vec2,
-    b: Vec2,
+/// Something fixed or heavy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Solid {
+    pub(crate) block: Block,
+    /// How near the body's axis may come to it on the floor; 0 for what is above or below the body.
+    clearance: f64,
 }
 
-/// A wall as the eye meets it.
-struct Screen {
-    a: Vec2,
-    b: Vec2,
-    height: f64,
-    /// Shares of the length, and heights.
-    holes: Vec<(f64, f64, f64, f64)>,
+impl Solid {
+    fn new(block: Block) -> Solid {
+        let gap = block.gap(BODY_LOW + BODY_RADIUS, BODY_HIGH - BODY_RADIUS);
+        let clearance = (BODY_RADIUS * BODY_RADIUS - gap * gap).max(0.0).sqrt();
+        Solid { block, clearance }
+    }
+}
+
+/// A thing's box where the scene has it.
+fn whole(thing: &Thing) -> Block {
+    let size = vec2(f64::from(thing.size[0]), f64::from(thing.size[2]));
+    Block::new(thing.floor_centre(), size, f64::from(thing.yaw), thing.low(), thing.high())
+}
+
+/// The boxes around a thing's solid parts. One that something stands in ends where that stands: houses know better than
+/// shapes how high a seat is.
+fn bodies(thing: &Thing, children: &[Block]) -> impl Iterator<Item = Block> {
+    const SUNK_M: f64 = 0.01;
+    let tilt = thing.tilt.map(|tilt| tilted(f64::from(tilt.pitch), f64::from(tilt.roll)));
+    let parts = parts(&thing.kind, &thing.asset, thing.own_size()).into_iter().filter(|part| part.solid);
+    let yaw = f64::from(thing.yaw);
+    parts.map(move |part| {
+        let turn = |vector: [f64; 3], of: fn(f64) -> f64| {
+            tilt.map_or(vector, |rows| rows.map(|row| (0..3).map(|side| of(row[side]) * vector[side]).sum()))
+        };
+        let (centre, half) = (turn(part.centre, |value| value), turn(part.half, f64::abs));
+        let middle = thing.floor_centre().plus(right(yaw).times(centre[0])).plus(forward(yaw).times(centre[2]));
+        let height = f64::from(thing.centre[1]) + centre[1];
+        let mut block = Block::new(middle, vec2(2.0 * half[0], 2.0 * half[2]), yaw, height - half[1], height + half[1]);
+        for child in children {
+            if child.low > block.low + SUNK_M && block.overlap(child) > SUNK_M {
+                block.high = block.high.min(child.low);
+            }
+        }
+        block
+    })
+}
+
+/// How near the body's axis comes to a box on the floor where they touch.
+pub(crate) fn clearance(block: &Block) -> f64 {
+    Solid::new(*block).clearance
 }
 
 /// An indexed scene. Built once a scene, shared by every world in it.
@@ -50,20 +83,12 @@ pub struct Space {
     cells: Vec<Cell>,
     bucket_columns: usize,
     bucket_rows: usize,
-    buckets: Vec<Vec<Obstacle>>,
-    pieces: Vec<Piece>,
-    /// Boxes that stop base or arm.
-    blocks: Vec<Block>,
-    screens: Vec<Screen>,
-    /// Boxes that hide what is behind them, with the thing they belong to.
-    curtains: Vec<(Block, usize)>,
+    /// Positions in `solids`, by where they are.
+    buckets: Vec<Vec<u32>>,
+    solids: Vec<Solid>,
+    /// Pieces of walls that stand on the floor.
+    barriers: Vec<(Vec2, Vec2)>,
     rooms: Vec<Vec<Vec2>>,
-}
-
-#[derive(Clone, Copy)]
-enum Obstacle {
-    Piece(u32),
-    Block(u32),
 }
 
 impl Space {
@@ -84,10 +109,8 @@ impl Space {
             bucket_columns,
             bucket_rows,
             buckets: vec![Vec::new(); bucket_columns * bucket_rows],
-            pieces: Vec::new(),
-            blocks: Vec::new(),
-            screens: Vec::new(),
-            curtains: Vec::new(),
+            solids: Vec::new(),
+            barriers: Vec::new(),
             rooms: scene.rooms.iter().map(Room::polygon).collect(),
         };
         space.add_walls(scene);
@@ -98,43 +121,58 @@ impl Space {
     }
 
     fn add_walls(&mut self, scene: &Scene) {
+        // A wall between two rooms is in the scene once for each.
+        let mut known = BTreeSet::new();
         for wall in &scene.walls {
-            let (a, b) = (at(wall.a), at(wall.b));
-            let length = a.distance(b).max(1e-6);
-            let mut gaps: Vec<(f64, f64)> = wall
-                .holes
-                .iter()
-                .filter(|hole| hole.passable() && f64::from(hole.high) > DOOR_HEIGHT && hole.low < 0.3)
-                .map(|hole| (f64::from(hole.from) / length, f64::from(hole.to) / length))
-                .collect();
-            gaps.sort_by(|one, other| one.0.total_cmp(&other.0));
-            let along = |share: f64| a.plus(b.minus(a).times(share));
-            let mut from = 0.0;
-            for (start, end) in gaps.into_iter().chain([(1.0, 1.0)]) {
-                if start > from {
-                    self.pieces.push(Piece { a: along(from), b: along(start.min(1.0)) });
-                }
-                from = end.max(from);
+            let round = |corner: [f32; 2]| corner.map(|value| libm::round(f64::from(value) * 1000.0) as i64);
+            let ends = (round(wall.a).min(round(wall.b)), round(wall.a).max(round(wall.b)));
+            if known.insert(ends) {
+                self.add_wall(wall);
             }
-            let holes = wall
-                .holes
-                .iter()
-                .filter(|hole| hole.see_through())
-                .map(|hole| (f64::from(hole.from) / length, f64::from(hole.to) / length, f64::from(hole.low), f64::from(hole.high)))
-                .collect();
-            self.screens.push(Screen { a, b, height: f64::from(wall.height), holes });
         }
     }
 
+    fn add_wall(&mut self, wall: &Wall) {
+        let (a, b, height) = (at(wall.a), at(wall.b), f64::from(wall.height));
+        let length = a.distance(b).max(1e-6);
+        let mut gaps: Vec<&Hole> = wall.holes.iter().filter(|hole| hole.passable()).collect();
+        gaps.sort_by(|one, other| one.from.total_cmp(&other.from));
+        let mut from = 0.0;
+        for hole in gaps {
+            let (start, end) = (f64::from(hole.from), f64::from(hole.to));
+            self.add_piece(a, b, (from, start.min(length)), (0.0, height));
+            self.add_piece(a, b, (start, end), (f64::from(hole.high), height));
+            self.add_piece(a, b, (start, end), (0.0, f64::from(hole.low)));
+            from = end.max(from);
+        }
+        self.add_piece(a, b, (from, length), (0.0, height));
+    }
+
+    /// A piece of the wall from `a` to `b`, between two lengths and two heights.
+    fn add_piece(&mut self, a: Vec2, b: Vec2, (from, to): (f64, f64), (low, high): (f64, f64)) {
+        if to - from < 1e-6 || high - low < 1e-3 {
+            return;
+        }
+        let axis = b.minus(a).times(1.0 / a.distance(b).max(1e-6));
+        let half = vec2((to - from) / 2.0, 0.0);
+        let centre = a.plus(axis.times((from + to) / 2.0));
+        if low < BODY_RADIUS {
+            self.barriers.push((a.plus(axis.times(from)), a.plus(axis.times(to))));
+        }
+        let block = Block { centre, half, axis_x: axis, axis_z: vec2(-axis.z, axis.x), low, high };
+        self.solids.push(Solid::new(block));
+    }
+
     fn add_things(&mut self, scene: &Scene) {
-        for (number, thing) in scene.things.iter().enumerate() {
-            let size = vec2(f64::from(thing.size[0]), f64::from(thing.size[2]));
-            let block = Block::new(thing.floor_centre(), size, f64::from(thing.yaw), thing.low(), f64::from(thing.solid_top));
-            if thing.blocks && block.low < BODY_HEIGHT {
-                self.blocks.push(block);
+        let mut children = vec![Vec::new(); scene.things.len()];
+        for thing in &scene.things {
+            if let Some(children) = thing.parent.and_then(|parent| children.get_mut(usize::from(parent))) {
+                children.push(whole(thing));
             }
-            if thing.opaque {
-                self.curtains.push((block, number));
+        }
+        for (number, thing) in scene.things.iter().enumerate() {
+            if thing.blocks {
+                self.solids.extend(bodies(thing, &children[number]).map(Solid::new));
             }
         }
     }
@@ -142,20 +180,14 @@ impl Space {
     fn fill_buckets(&mut self) {
         // A body or an arm's point anywhere in a bucket must find all that it could touch.
         let margin = BODY_RADIUS + 0.01;
-        let pieces = self.pieces.iter().enumerate().map(|(index, piece)| {
-            let middle = piece.a.plus(piece.b).times(0.5);
-            let reach = vec2((piece.a.x - piece.b.x).abs() / 2.0, (piece.a.z - piece.b.z).abs() / 2.0);
-            (Obstacle::Piece(index as u32), middle, reach)
-        });
-        let blocks = self.blocks.iter().enumerate().map(|(index, block)| (Obstacle::Block(index as u32), block.centre, block.reach()));
-        let all: Vec<(Obstacle, Vec2, Vec2)> = pieces.chain(blocks).collect();
-        for (obstacle, middle, reach) in all {
-            let reach = vec2(reach.x + margin, reach.z + margin);
-            let low = middle.minus(reach).minus(self.origin).times(1.0 / BUCKET);
-            let high = middle.plus(reach).minus(self.origin).times(1.0 / BUCKET);
+        for number in 0..self.solids.len() {
+            let block = self.solids[number].block;
+            let reach = block.reach().plus(vec2(margin, margin));
+            let low = block.centre.minus(reach).minus(self.origin).times(1.0 / BUCKET);
+            let high = block.centre.plus(reach).minus(self.origin).times(1.0 / BUCKET);
             for row in clamp(low.z, self.bucket_rows)..=clamp(high.z, self.bucket_rows) {
                 for column in clamp(low.x, self.bucket_columns)..=clamp(high.x, self.bucket_columns) {
-                    self.buckets[row * self.bucket_columns + column].push(obstacle);
+                    self.buckets[row * self.bucket_columns + column].push(number as u32);
                 }
             }
         }
@@ -165,15 +197,11 @@ impl Space {
         for room in self.rooms.clone() {
             self.fill_room(&room);
         }
-        let pieces = self.pieces.clone();
-        for piece in &pieces {
-            let middle = piece.a.plus(piece.b).times(0.5);
-            let reach = vec2((piece.a.x - piece.b.x).abs() / 2.0, (piece.a.z - piece.b.z).abs() / 2.0);
-            self.mark(middle, reach, |point| segment_distance(point, piece.a, piece.b));
-        }
-        let blocks = self.blocks.clone();
-        for block in &blocks {
-            self.mark(block.centre, block.reach(), |point| block.floor_distance(point));
+        for number in 0..self.solids.len() {
+            let solid = self.solids[number];
+            if solid.clearance > 0.0 {
+                self.mark(&solid);
+            }
         }
     }
 
@@ -197,11 +225,11 @@ impl Space {
     }
 
     /// Takes cells near an obstacle away from the free ones.
-    fn mark(&mut self, middle: Vec2, reach: Vec2, distance: impl Fn(Vec2) -> f64) {
-        let margin = BODY_RADIUS + DOUBT;
-        let reach = vec2(reach.x + margin, reach.z + margin);
-        let low = middle.minus(reach).minus(self.origin).times(1.0 / CELL);
-        let high = middle.plus(reach).minus(self.origin).times(1.0 / CELL);
+    fn mark(&mut self, solid: &Solid) {
+        let margin = solid.clearance + DOUBT;
+        let reach = solid.block.reach().plus(vec2(margin, margin));
+        let low = solid.block.centre.minus(reach).minus(self.origin).times(1.0 / CELL);
+        let high = solid.block.centre.plus(reach).minus(self.origin).times(1.0 / CELL);
         for row in clamp(low.z, self.rows)..=clamp(high.z, self.rows) {
             for column in clamp(low.x, self.columns)..=clamp(high.x, self.columns) {
                 let cell = &mut self.cells[row * self.columns + column];
@@ -209,8 +237,8 @@ impl Space {
                     continue;
                 }
                 let centre = vec2(self.origin.x + (column as f64 + 0.5) * CELL, self.origin.z + (row as f64 + 0.5) * CELL);
-                let away = distance(centre);
-                if away < BODY_RADIUS - DOUBT {
+                let away = solid.block.floor_distance(centre);
+                if away < solid.clearance - DOUBT {
                     *cell = Cell::Blocked;
                 } else if away < margin {
                     *cell = Cell::Doubtful;
@@ -219,37 +247,46 @@ impl Space {
         }
     }
 
-    /// Whether the body's circle, centred here, touches nothing that stops it.
+    /// Whether the body, its axis here, touches nothing fixed or heavy.
     pub fn body_fits(&self, centre: Vec2) -> bool {
         let (column, row) = ((centre.x - self.origin.x) / CELL, (centre.z - self.origin.z) / CELL);
-        if column < 0.0 || row < 0.0 || column >= self.columns as f64 || row >= self.rows as f64 {
+        // Negated, so that what is no number fits nowhere.
+        if !(column >= 0.0 && row >= 0.0 && column < self.columns as f64 && row < self.rows as f64) {
             return false;
         }
         match self.cells[row as usize * self.columns + column as usize] {
             Cell::Blocked => false,
             Cell::Free => true,
-            Cell::Doubtful => self.nearby(centre).iter().all(|obstacle| match obstacle {
-                Obstacle::Piece(index) => {
-                    let piece = &self.pieces[*index as usize];
-                    segment_distance(centre, piece.a, piece.b) >= BODY_RADIUS
-                }
-                Obstacle::Block(index) => self.blocks[*index as usize].floor_distance(centre) >= BODY_RADIUS,
+            Cell::Doubtful => self.nearby(centre).iter().all(|&number| {
+                let solid = &self.solids[number as usize];
+                solid.block.floor_distance(centre) >= solid.clearance
             }),
         }
     }
 
-    /// Whether a point of the arm, at this height, touches a wall or a solid box.
-    pub fn arm_touches(&self, point: Vec2, height: f64) -> bool {
-        self.nearby(point).iter().any(|obstacle| match obstacle {
-            Obstacle::Piece(index) => {
-                let piece = &self.pieces[*index as usize];
-                segment_distance(point, piece.a, piece.b) < ARM_RADIUS
-            }
-            Obstacle::Block(index) => self.blocks[*index as usize].distance(point, height) < ARM_RADIUS,
-        })
+    /// Whether a piece of the arm touches something fixed or heavy.
+    pub fn limb_touches(&self, limb: &Limb) -> bool {
+        let low = vec2(limb.a.x.min(limb.b.x), limb.a.z.min(limb.b.z));
+        let high = vec2(limb.a.x.max(limb.b.x), limb.a.z.max(limb.b.z));
+        self.among(low, high).any(|solid| limb.distance(&solid.block) < ARM_RADIUS)
     }
 
-    fn nearby(&self, point: Vec2) -> &[Obstacle] {
+    /// The solids around a rectangle of the floor, some of them more than once.
+    pub(crate) fn among(&self, low: Vec2, high: Vec2) -> impl Iterator<Item = &Solid> {
+        let cell = |value: f64, origin: f64, count: usize| clamp((value - origin) / BUCKET, count);
+        let columns = cell(low.x, self.origin.x, self.bucket_columns)..=cell(high.x, self.origin.x, self.bucket_columns);
+        let rows = cell(low.z, self.origin.z, self.bucket_rows)..=cell(high.z, self.origin.z, self.bucket_rows);
+        let buckets = rows.flat_map(move |row| columns.clone().map(move |column| row * self.bucket_columns + column));
+        buckets.flat_map(|bucket| &self.buckets[bucket]).map(|&number| &self.solids[number as usize])
+    }
+
+    /// The solids around a box.
+    pub(crate) fn around(&self, block: &Block) -> impl Iterator<Item = &Solid> {
+        let reach = block.reach();
+        self.among(block.centre.minus(reach), block.centre.plus(reach))
+    }
+
+    fn nearby(&self, point: Vec2) -> &[u32] {
         let column = clamp((point.x - self.origin.x) / BUCKET, self.bucket_columns);
         let row = clamp((point.z - self.origin.z) / BUCKET, self.bucket_rows);
         &self.buckets[row * self.bucket_columns + column]
@@ -262,21 +299,9 @@ impl Space {
         free as f64 * step
     }
 
-    /// Whether a straight line from an eye to a point meets no wall and no big box, apart from the thing `looked_at`.
-    pub fn sees(&self, eye: (Vec2, f64), point: (Vec2, f64), looked_at: usize) -> bool {
-        let walls = self.screens.iter().any(|screen| {
-            let Some((along_ray, along_wall)) = crossing(eye.0, point.0, screen.a, screen.b) else { return false };
-            let height = eye.1 + (point.1 - eye.1) * along_ray;
-            // What hangs on a wall is in front of it.
-            along_ray < 0.98
-                && height < screen.height
-                && !screen.holes.iter().any(|&(from, to, low, high)| along_wall > from && along_wall < to && height > low && height < high)
-        });
-        !walls
-            && !self
-                .curtains
-                .iter()
-                .any(|(block, number)| *number != looked_at && block.entry(eye, point).is_some_and(|share| share < 0.999))
+    /// Whether a wall stands between two points, doors apart.
+    pub(crate) fn walled(&self, a: Vec2, b: Vec2) -> bool {
+        self.barriers.iter().any(|&(from, to)| crossing(a, b, from, to).is_some())
     }
 
     /// The room that a point is in, or the nearest one.

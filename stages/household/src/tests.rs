@@ -159,7 +159,7 @@ fn what_is_dropped_falls_and_can_be_taken_again() {
     };
     take(&mut episode);
     episode.act(Action::Dropoff);
-    let (thing, (_, height)) = episode.sim.moved.iter().next().map(|(thing, place)| (*thing, *place)).unwrap();
+    let (thing, height) = episode.sim.moved.iter().next().map(|(thing, pose)| (*thing, pose.height)).unwrap();
     assert!((height - f64::from(episode.sim.thing(thing).size[1]) / 2.0) > -1e-6, "it lies on something");
     take(&mut episode);
 }

@@ -3,10 +3,12 @@
 use crate::{
     geometry::{Vec2, forward, right, signed, vec2, yaw_of},
     robot::Robot,
+    sight::{Near, Placed, Point},
     sim::Sim,
 };
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
+use std::cell::OnceCell;
 
 /// Which camera.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +58,8 @@ pub struct Frame {
     aside: Vec2,
     down: (f64, f64),
     half_height: f64,
+    /// What can hide something in this picture; worked out when it is first asked for.
+    near: OnceCell<Near>,
 }
 
 impl Frame {
@@ -64,44 +68,88 @@ impl Frame {
         let pitch = camera.pitch.to_radians();
         let half_height = libm::tan((camera.fov / 2.0).to_radians());
         let eye = (robot.place(camera.place), camera.height);
-        Frame { eye, ahead: forward(yaw), aside: right(yaw), down: (libm::sin(pitch), libm::cos(pitch)), half_height }
+        let down = (libm::sin(pitch), libm::cos(pitch));
+        Frame { eye, ahead: forward(yaw), aside: right(yaw), down, half_height, near: OnceCell::new() }
     }
 
-    /// Distance along the optical axis, where the point is inside the picture.
-    fn depth(&self, point: (Vec2, f64)) -> Option<f64> {
-        let offset = point.0.minus(self.eye.0);
-        let (far, side, up) = (offset.dot(self.ahead), offset.dot(self.aside), point.1 - self.eye.1);
-        let depth = far * self.down.1 - up * self.down.0;
-        let rise = up * self.down.1 + far * self.down.0;
-        let half_width = self.half_height * f64::from(WIDTH) / f64::from(HEIGHT);
-        (depth > 0.01 && rise.abs() <= depth * self.half_height && side.abs() <= depth * half_width).then_some(depth)
+    fn half_width(&self) -> f64 {
+        self.half_height * f64::from(WIDTH) / f64::from(HEIGHT)
     }
 
-    /// Whether some part of a thing is in the picture, large enough and not hidden.
+    /// Along the optical axis, up and to the right in the picture.
+    fn placed(&self, point: Point) -> [f64; 3] {
+        let offset = vec2(point[0], point[2]).minus(self.eye.0);
+        let (far, side, up) = (offset.dot(self.ahead), offset.dot(self.aside), point[1] - self.eye.1);
+        [far * self.down.1 - up * self.down.0, up * self.down.1 + far * self.down.0, side]
+    }
+
+    /// Whether a point is inside the picture.
+    fn holds(&self, point: Point) -> bool {
+        let [depth, rise, side] = self.placed(point);
+        depth > 0.01 && rise.abs() <= depth * self.half_height && side.abs() <= depth * self.half_width()
+    }
+
+    /// Whether no point of a sphere is inside the picture.
+    fn sphere_beside(&self, middle: Point, radius: f64) -> bool {
+        let [depth, rise, side] = self.placed(middle);
+        let beyond = |offset: f64, half: f64| offset.abs() - depth * half > radius * (1.0 + half * half).sqrt();
+        depth < -radius || beyond(rise, self.half_height) || beyond(side, self.half_width())
+    }
+
+    /// Whether a wall cannot be crossed by a line into the picture.
+    fn wall_beside(&self, a: Vec2, b: Vec2) -> bool {
+        // The picture's lowest corners look furthest to the sides.
+        let lowest = self.down.1 - self.half_height * self.down.0;
+        let (a, b) = (a.minus(self.eye.0), b.minus(self.eye.0));
+        let both = |outside: &dyn Fn(Vec2) -> bool| outside(a) && outside(b);
+        lowest > 0.05
+            && (both(&|p| p.dot(self.ahead) < 0.0)
+                || both(&|p| p.dot(self.aside) * lowest > p.dot(self.ahead) * self.half_width())
+                || both(&|p| -p.dot(self.aside) * lowest > p.dot(self.ahead) * self.half_width()))
+    }
+
+    fn near(&self, sim: &Sim) -> &Near {
+        self.near.get_or_init(|| {
+            sim.home.sight.near(
+                |thing| place(sim, thing),
+                |middle, radius| self.sphere_beside(middle, radius),
+                |a, b| self.wall_beside(a, b),
+            )
+        })
+    }
+
+    fn eye(&self) -> Point {
+        [self.eye.0.x, self.eye.1, self.eye.0.z]
+    }
+
+    /// Whether one of a thing's visibility points is in the picture and not hidden, and the thing large enough to be made out.
     pub fn shows(&self, sim: &Sim, thing: usize) -> bool {
-        let (centre, height) = sim.centre(thing);
-        let size = sim.home.scene.things[thing].size.map(f64::from);
-        let far = centre.distance(self.eye.0);
-        let widest = size[0].max(size[1]).max(size[2]);
-        let pixel = 2.0 * self.half_height * far / f64::from(HEIGHT);
-        if widest < LEAST_PIXELS * pixel {
+        let sight = &sim.home.sight;
+        let place = place(sim, thing);
+        let (middle, radius) = sight.sphere(thing, place);
+        if self.sphere_beside(middle, radius) {
             return false;
         }
-        let across = if far > 1e-6 { centre.minus(self.eye.0).times(1.0 / far) } else { self.ahead };
-        let aside = vec2(across.z, -across.x).times(0.35 * size[0].min(size[2]));
-        let points = [
-            (centre, height),
-            (centre, height + 0.4 * size[1]),
-            (centre.plus(aside), height + 0.2 * size[1]),
-            (centre.minus(aside), height + 0.2 * size[1]),
-        ];
-        points.iter().any(|&point| self.depth(point).is_some() && sim.home.space.sees(self.eye, point, thing))
+        let size = sim.home.scene.things[thing].size.map(f64::from);
+        let far = vec2(middle[0], middle[2]).distance(self.eye.0);
+        let pixel = 2.0 * self.half_height * far / f64::from(HEIGHT);
+        if size[0].max(size[1]).max(size[2]) < LEAST_PIXELS * pixel {
+            return false;
+        }
+        sight.any_point(thing, place, |point| self.holds(point) && sight.clear(self.near(sim), self.eye(), point, thing))
     }
 
     /// Whether a point on the floor plane at a height is in the picture and not hidden.
     pub fn shows_point(&self, sim: &Sim, point: (Vec2, f64)) -> bool {
-        self.depth(point).is_some() && sim.home.space.sees(self.eye, point, usize::MAX)
+        let point = [point.0.x, point.1, point.0.z];
+        self.holds(point) && sim.home.sight.clear(self.near(sim), self.eye(), point, usize::MAX)
     }
+}
+
+/// Where a thing is that is not where the scene has it.
+fn place(sim: &Sim, thing: usize) -> Option<Placed> {
+    let away = sim.moved.contains_key(&thing) || sim.held.contains(&thing);
+    away.then(|| Placed::moved(sim.thing(thing), &sim.pose(thing)))
 }
 
 /// Something that a camera sees, relative to the robot.

@@ -124,7 +124,7 @@ fn a_line_that_is_too_long_is_passed_over() {
 fn a_task_that_does_not_fit_its_house_is_refused() {
     let home = home(1);
     let task = |ids: Vec<String>, start: [f64; 2]| {
-        Arc::new(FetchTask { target: "Mug".into(), ids, instruction: String::new(), start, yaw: 0.0, seed: 0 })
+        Arc::new(FetchTask { target: "Mug".into(), ids, instruction: String::new(), start, ..FetchTask::default() })
     };
     assert!(Episode::start(Arc::clone(&home), task(vec!["Mug|9|9".into()], [1.0, 1.0])).is_err());
     let id = home.scene.things[0].id.clone();

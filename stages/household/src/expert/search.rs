@@ -1,0 +1,242 @@
+//! Best-first search over the robot's own base moves, to the goal or a good piece of the way to it.
+
+use super::{
+    compact,
+    goals::{Goal, Tail, Way, follow, grasped, small_turns, tails},
+};
+use crate::{
+    geometry::{Vec2, forward, wrap},
+    reach::{Reach, UNIT},
+    robot::{Action, BODY_BEHIND, Robot},
+    sim::Sim,
+};
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+/// Going back costs more than it takes, since the robot does not look there.
+const BACK: u32 = 10;
+/// Pushing something light costs as much as going round it by this many quarters of an action.
+const PUSH: u32 = 12;
+/// A long way is planned up to this much of it, and only where more than this is left, metres.
+const PIECE_M: f64 = 2.0;
+const LEFT_M: f64 = 1.0;
+/// A search that gives up still tells the way to the best place, if that is this much nearer, metres.
+const GAIN_M: f64 = 0.3;
+/// Where the field says that the goal is further than this, it is not tested, metres.
+const TESTED_M: f64 = 0.6;
+
+struct State {
+    robot: Robot,
+    /// Heading as a number of 6 degree steps from the start's yaw, and what led here.
+    heading: usize,
+    spent: u32,
+    /// Metres to go by the field.
+    left: f64,
+    from: Option<(usize, Action)>,
+}
+
+enum Entry {
+    State(usize),
+    End(usize, Tail),
+}
+
+pub(super) enum Found {
+    /// Each action, with the robot before it, and whether the goal is met then.
+    Way(Vec<(Robot, Action)>, bool),
+    Unfinished,
+    Nothing,
+}
+
+pub(super) struct Search<'a> {
+    sim: &'a Sim,
+    way: &'a Way,
+    /// A copy of the world to look from other poses.
+    probe: Sim,
+    reaches: Vec<Reach>,
+    least: u32,
+    haste: f64,
+    compact: bool,
+    /// Light things may be pushed.
+    push: bool,
+    /// Directions of the 60 headings.
+    directions: Vec<Vec2>,
+    states: Vec<State>,
+    entries: Vec<Entry>,
+    open: BinaryHeap<Reverse<(u32, usize)>>,
+    /// Headings already reached, a bit each, by cell.
+    closed: Vec<u16>,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(sim: &'a Sim, way: &'a Way, haste: f64, push: bool) -> Search<'a> {
+        let robot = sim.robot;
+        let reaches: Vec<Reach> = match &way.goal {
+            Goal::Grasp(targets) => targets.iter().filter_map(|&target| Reach::new(sim, &robot, target)).collect(),
+            _ => Vec::new(),
+        };
+        let least = reaches.iter().map(Reach::least).min().unwrap_or(0);
+        let mut search = Search {
+            sim,
+            way,
+            probe: sim.clone(),
+            reaches,
+            least,
+            haste,
+            compact: compact(sim),
+            push,
+            directions: (0..60).map(|step| forward(wrap(robot.yaw + 6.0 * f64::from(step)))).collect(),
+            states: Vec::new(),
+            entries: Vec::new(),
+            open: BinaryHeap::new(),
+            closed: vec![0; sim.home.floor().cells()],
+        };
+        search.add(robot, 0, 0, None);
+        search
+    }
+
+    fn add(&mut self, robot: Robot, heading: usize, spent: u32, from: Option<(usize, Action)>) {
+        let floor = self.sim.home.floor();
+        let Some(cell) = floor.cell(robot.position) else { return };
+        if self.closed[cell] & (1 << (heading / 5)) != 0 && from.is_some() {
+            return;
+        }
+        let Some(left) = self.way.field.way(floor, robot.body()) else { return };
+        let ahead = libm::ceil(left / 0.2 * f64::from(UNIT) * self.haste) as u32;
+        self.states.push(State { robot, heading, spent, left, from });
+        self.offer(spent + ahead + self.least, Entry::State(self.states.len() - 1));
+    }
+
+    fn offer(&mut self, rank: u32, entry: Entry) {
+        self.entries.push(entry);
+        self.open.push(Reverse((rank, self.entries.len() - 1)));
+    }
+
+    /// The script, after looking at `most` states at most.
+    pub(super) fn run(mut self, most: u32) -> Found {
+        let mut looked_at = 0;
+        let Some(first) = self.states.first().map(|state| state.left) else { return Found::Nothing };
+        let mut best = (first - GAIN_M, None);
+        while let Some(Reverse((_, entry))) = self.open.pop() {
+            match self.entries[entry] {
+                Entry::End(state, tail) => {
+                    if let Some(script) = self.verified(state, &tail) {
+                        return Found::Way(script, true);
+                    }
+                }
+                Entry::State(state) => {
+                    let left = self.states[state].left;
+                    if left < first - PIECE_M
+                        && left > LEFT_M
+                        && let Some(script) = self.driven(state)
+                    {
+                        return Found::Way(script, false);
+                    }
+                    if left < best.0 {
+                        best = (left, Some(state));
+                    }
+                    looked_at += 1;
+                    if looked_at > most {
+                        let script = best.1.and_then(|state| self.driven(state));
+                        return script.map_or(Found::Unfinished, |script| Found::Way(script, false));
+                    }
+                    self.expand(state);
+                }
+            }
+        }
+        Found::Nothing
+    }
+
+    fn expand(&mut self, index: usize) {
+        let State { robot, heading, spent, left, .. } = self.states[index];
+        let Some(cell) = self.sim.home.floor().cell(robot.position) else { return };
+        let bit = 1 << (heading / 5);
+        if self.closed[cell] & bit != 0 {
+            return;
+        }
+        self.closed[cell] |= bit;
+        if left <= TESTED_M {
+            for (tail, cost) in tails(&mut self.probe, self.way, &self.reaches, &robot) {
+                self.offer(spent + cost, Entry::End(index, tail));
+            }
+        }
+        for (action, cost) in [(Action::MoveAhead, UNIT), (Action::RotateLeft, UNIT), (Action::RotateRight, UNIT), (Action::MoveBack, BACK)]
+        {
+            let Some((after, heading)) = self.step(&robot, heading, action) else { continue };
+            let touches = self.touches(&after) && !self.touches(&robot);
+            if self.push || !touches {
+                self.add(after, heading, spent + cost + if touches { PUSH } else { 0 }, Some((index, action)));
+            }
+        }
+    }
+
+    /// Whether the body touches something light.
+    fn touches(&self, robot: &Robot) -> bool {
+        let body = robot.body();
+        self.way.light.iter().any(|(block, clearance)| block.floor_distance(body) < *clearance)
+    }
+
+    /// A base move that goes all the way.
+    fn step(&self, robot: &Robot, heading: usize, action: Action) -> Option<(Robot, usize)> {
+        let turned = match action {
+            Action::RotateRight => (heading + 5) % 60,
+            Action::RotateLeft => (heading + 55) % 60,
+            _ => heading,
+        };
+        if !self.compact {
+            let (after, worked) = self.sim.predict(robot, action);
+            let whole = turned != heading || after.position.distance(robot.position) > 0.19;
+            return (worked && whole).then_some((after, turned));
+        }
+        // With the arm in only the body counts. Its places along the move are about the ones that the robot tests.
+        let space = &self.sim.home.space;
+        let behind = |heading: usize| robot.position.minus(self.directions[heading].times(BODY_BEHIND));
+        let (free, way, degrees) = match action {
+            Action::MoveAhead | Action::MoveBack => {
+                let way = if action == Action::MoveAhead { 0.2 } else { -0.2 };
+                let body = behind(heading);
+                let free = (1..=10).all(|step| space.body_fits(body.plus(self.directions[heading].times(0.1 * way * f64::from(step)))));
+                (free, way, 0.0)
+            }
+            _ => {
+                let right = action == Action::RotateRight;
+                let passed = |step: usize| if right { (heading + step) % 60 } else { (heading + 60 - step) % 60 };
+                ((1..=5).all(|step| space.body_fits(behind(passed(step)))), 0.0, if right { 30.0 } else { -30.0 })
+            }
+        };
+        let position = robot.position.plus(self.directions[heading].times(way));
+        free.then(|| (Robot { position, yaw: wrap(robot.yaw + degrees), ..*robot }, turned))
+    }
+
+    fn base(&self, state: usize) -> Vec<Action> {
+        let mut base = Vec::new();
+        let mut at = state;
+        while let Some((from, action)) = self.states[at].from {
+            base.push(action);
+            at = from;
+        }
+        base.reverse();
+        base
+    }
+
+    /// The way to a state as far as it works; where something light is pushed, what comes after that is another matter.
+    fn driven(&self, state: usize) -> Option<Vec<(Robot, Action)>> {
+        let (mut trial, mut script) = (self.sim.clone(), Vec::new());
+        let whole = follow(&mut trial, &self.base(state), &mut script);
+        (whole || self.push && !script.is_empty()).then_some(script)
+    }
+
+    /// The whole plan, run in a copy of the world.
+    fn verified(&self, state: usize, tail: &Tail) -> Option<Vec<(Robot, Action)>> {
+        let (mut trial, mut script) = (self.sim.clone(), Vec::new());
+        if !follow(&mut trial, &self.base(state), &mut script) {
+            return (self.push && !script.is_empty()).then_some(script);
+        }
+        match tail {
+            Tail::Nothing => Some(script),
+            Tail::Turns(turns) => follow(&mut trial, &small_turns(*turns), &mut script).then_some(script),
+            Tail::Grasp(grasp) => {
+                script.extend(grasped(&trial, &self.reaches[grasp.reach], grasp)?);
+                Some(script)
+            }
+        }
+    }
+}
