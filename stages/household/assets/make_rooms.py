@@ -6,7 +6,7 @@ argument (see make_assets.py). Out: tab-separated lines on stdout:
 
     room type, parent type (`-`: stands on the floor or hangs on a wall), type, mean per room or per parent
 
-Only means of whole sets come out, no house. Types that were met fewer than twice under a parent are left out.
+Only means of whole sets come out, no house.
 
     python3 make_rooms.py assets.json train.jsonl.gz val.jsonl.gz > rooms.tsv
 """
@@ -57,8 +57,8 @@ def main() -> None:
                     counts.update((room, kind, assets[child["assetId"]]["t"]) for child in thing.get("children", []))
     print("# room\tparent\ttype\tmean")
     for (room, parent, kind), count in sorted(counts.items()):
-        if count >= 2:
-            print(f"{room}\t{parent}\t{kind}\t{count / (rooms[room] if parent == '-' else parents[room, parent]):.4f}")
+        mean = count / (rooms[room] if parent == "-" else parents[room, parent])
+        print(f"{room}\t{parent}\t{kind}\t{mean:.4f}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ pub mod schema;
 pub mod shape;
 pub mod sim;
 pub mod space;
+pub mod statistics;
 pub mod tasks;
 pub mod trials;
 pub mod view;
