@@ -173,12 +173,12 @@ fn sights(probe: &mut Sim, targets: &[usize], robot: &Robot) -> Vec<(Tail, u32)>
     found
 }
 
-/// Runs actions in a copy of the world for as long as each works as a whole. True: all did.
-pub(super) fn follow(trial: &mut Sim, actions: &[Action], script: &mut Vec<(Robot, Action)>) -> bool {
+/// Runs actions in a copy of the world for as long as each works as a whole, or at all where `partly`. True: all did.
+pub(super) fn follow(trial: &mut Sim, actions: &[Action], partly: bool, script: &mut Vec<(Robot, Action)>) -> bool {
     for &action in actions {
         let before = trial.robot;
         let worked = trial.act(action);
-        let whole = !matches!(action, Action::MoveAhead | Action::MoveBack) || trial.robot.position.distance(before.position) > 0.19;
+        let whole = partly || !matches!(action, Action::MoveAhead | Action::MoveBack) || trial.robot.position.distance(before.position) > 0.19;
         if !worked || !whole {
             return false;
         }
@@ -194,12 +194,12 @@ pub(super) fn grasped(sim: &Sim, reach: &Reach, grasp: &Grasp) -> Option<Vec<(Ro
     }
     let mut turned = sim.clone();
     let mut turns = Vec::new();
-    if !follow(&mut turned, &small_turns(grasp.turns), &mut turns) {
+    if !follow(&mut turned, &small_turns(grasp.turns), false, &mut turns) {
         return None;
     }
     reach.orders(grasp).iter().find_map(|order| {
         let (mut trial, mut script) = (turned.clone(), turns.clone());
-        if !follow(&mut trial, order, &mut script) {
+        if !follow(&mut trial, order, false, &mut script) {
             return None;
         }
         let (hand, height) = trial.robot.hand();

@@ -21,6 +21,8 @@ const PIECE_M: f64 = 2.0;
 const LEFT_M: f64 = 1.0;
 /// A search that gives up tells the way to the best place that it found, if that is this much nearer, metres.
 const GAIN_M: f64 = 0.3;
+/// A move that an obstacle ends goes at least this many of its ten steps.
+const LEAST_STEPS: u32 = 2;
 /// Where the field says that the goal is further than this, it is not tested, metres.
 const TESTED_M: f64 = 0.6;
 
@@ -54,7 +56,7 @@ pub(super) struct Manner {
     pub(super) most: u32,
     /// How much more the way ahead counts than the way behind: turns are not in it.
     pub(super) haste: f64,
-    /// Small turns on the way too, for where it is narrow.
+    /// Small turns on the way too, and moves that end at an obstacle: for where it is narrow.
     pub(super) fine: bool,
     /// Light things may be pushed.
     pub(super) push: bool,
@@ -209,8 +211,10 @@ impl<'a> Search<'a> {
             Action::MoveAhead | Action::MoveBack => {
                 let way = if action == Action::MoveAhead { 0.2 } else { -0.2 };
                 let body = behind(heading);
-                let free = (1..=10).all(|step| space.body_fits(body.plus(self.directions[heading].times(0.1 * way * f64::from(step)))));
-                (free, way, 0.0)
+                let fits = |step: &u32| space.body_fits(body.plus(self.directions[heading].times(0.1 * way * f64::from(*step))));
+                let steps = (1..=10).take_while(fits).count() as u32;
+                let enough = steps == 10 || self.manner.fine && steps >= LEAST_STEPS;
+                (enough, 0.1 * way * f64::from(steps), 0.0)
             }
             _ => {
                 let degrees = magnitude(action);
@@ -238,19 +242,19 @@ impl<'a> Search<'a> {
     /// The way to a state as far as it works; where something light is pushed, what comes after that is another matter.
     fn driven(&self, state: usize) -> Option<Vec<(Robot, Action)>> {
         let (mut trial, mut script) = (self.sim.clone(), Vec::new());
-        let whole = follow(&mut trial, &self.base(state), &mut script);
+        let whole = follow(&mut trial, &self.base(state), self.manner.fine, &mut script);
         (whole || self.manner.push && !script.is_empty()).then_some(script)
     }
 
     /// The whole plan, run in a copy of the world.
     fn verified(&self, state: usize, tail: &Tail) -> Option<Vec<(Robot, Action)>> {
         let (mut trial, mut script) = (self.sim.clone(), Vec::new());
-        if !follow(&mut trial, &self.base(state), &mut script) {
+        if !follow(&mut trial, &self.base(state), self.manner.fine, &mut script) {
             return (self.manner.push && !script.is_empty()).then_some(script);
         }
         match tail {
             Tail::Nothing => Some(script),
-            Tail::Turns(turns) => follow(&mut trial, &small_turns(*turns), &mut script).then_some(script),
+            Tail::Turns(turns) => follow(&mut trial, &small_turns(*turns), false, &mut script).then_some(script),
             Tail::Grasp(grasp) => {
                 script.extend(grasped(&trial, &self.reaches[grasp.reach], grasp)?);
                 Some(script)
