@@ -54,6 +54,7 @@ pub struct Expert {
     way: Option<Way>,
     /// Poses from which a plan was made, to notice when the robot goes in a circle.
     begun: Vec<Robot>,
+    circles: bool,
     /// Rooms in which it turned as far as it can without seeing a target.
     looked: BTreeSet<usize>,
     guessed: bool,
@@ -83,7 +84,9 @@ impl Expert {
         // The same pose comes twice only where an action changes nothing, as the pickup at the end.
         let at = self.script.iter().position(|(before, _)| *before == robot).filter(|_| !failed);
         let at = at.unwrap_or_else(|| {
+            self.circles = self.begun.contains(&robot);
             self.script = self.solve(episode).unwrap_or_default();
+            self.begun.push(robot);
             0
         });
         self.reply(at, most)
@@ -161,8 +164,6 @@ impl Expert {
             self.way = Some(Way::new(sim, goal));
         }
         let way = self.way.as_mut()?;
-        let circles = self.begun.iter().filter(|robot| **robot == sim.robot).count() > 0;
-        self.begun.push(sim.robot);
         let mut prefix = Vec::new();
         let mut trial = sim.clone();
         for stage in 0..3 {
@@ -170,14 +171,14 @@ impl Expert {
                 continue;
             }
             let manners = match (compact(&trial), trial.held.is_empty()) {
-                (true, _) if circles => &[FINE][..],
+                (true, _) if self.circles => &[FINE][..],
                 (true, _) => &[CAREFUL, HASTY, FINE],
-                (false, true) if circles => &[],
+                (false, true) if self.circles => &[],
                 (false, true) => &[ARM_OUT],
-                (false, false) if circles => &[Manner { most: LOADED.most, ..FINE }],
+                (false, false) if self.circles => &[Manner { most: LOADED.most, ..FINE }],
                 (false, false) => &[LOADED],
             };
-            if let Some((found, ends)) = drive(&trial, way, manners, !circles) {
+            if let Some((found, ends)) = drive(&trial, way, manners, !self.circles) {
                 way.ends = ends;
                 prefix.extend(found);
                 return Some(prefix);

@@ -10,7 +10,10 @@ use crate::{
     robot::{Action, BODY_BEHIND, Robot, magnitude},
     sim::Sim,
 };
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
 
 /// Going back costs more than it takes, since the robot does not look there.
 const BACK: u32 = 10;
@@ -78,8 +81,8 @@ pub(super) struct Search<'a> {
     states: Vec<State>,
     entries: Vec<Entry>,
     open: BinaryHeap<Reverse<(u32, usize)>>,
-    /// Headings already reached, a bit each, by cell.
-    closed: Vec<u64>,
+    /// Headings already reached, a bit each, by cell; finer cells where small turns are taken.
+    closed: BTreeMap<u32, u64>,
 }
 
 impl<'a> Search<'a> {
@@ -102,7 +105,7 @@ impl<'a> Search<'a> {
             states: Vec::new(),
             entries: Vec::new(),
             open: BinaryHeap::new(),
-            closed: vec![0; sim.home.floor().cells()],
+            closed: BTreeMap::new(),
         };
         search.add(robot, 0, 0, None);
         search
@@ -110,14 +113,23 @@ impl<'a> Search<'a> {
 
     fn add(&mut self, robot: Robot, heading: usize, spent: u32, from: Option<(usize, Action)>) {
         let floor = self.sim.home.floor();
-        let Some(cell) = floor.cell(robot.position) else { return };
-        if self.closed[cell] & (1 << heading) != 0 && from.is_some() {
+        let Some(cell) = self.cell(&robot) else { return };
+        if from.is_some() && self.closed.get(&cell).is_some_and(|headings| headings & (1 << heading) != 0) {
             return;
         }
         let Some(left) = self.way.field.way(floor, robot.body()) else { return };
         let ahead = libm::ceil(left / 0.2 * f64::from(UNIT) * self.manner.haste) as u32;
         self.states.push(State { robot, heading, spent, left, from });
         self.offer(spent + ahead + self.least, Entry::State(self.states.len() - 1));
+    }
+
+    /// The pivot's cell: a quarter of the floor's where small turns are taken.
+    fn cell(&self, robot: &Robot) -> Option<u32> {
+        let (floor, origin) = (self.sim.home.floor(), self.sim.home.space.bounds().0);
+        let quarter = |value: f64| u32::from(libm::fmod(value / 0.1, 1.0) >= 0.5);
+        let cell = floor.cell(robot.position)? as u32;
+        let offset = robot.position.minus(origin);
+        Some(if self.manner.fine { 4 * cell + 2 * quarter(offset.x) + quarter(offset.z) } else { cell })
     }
 
     fn offer(&mut self, rank: u32, entry: Entry) {
@@ -161,12 +173,12 @@ impl<'a> Search<'a> {
 
     fn expand(&mut self, index: usize) {
         let State { robot, heading, spent, left, .. } = self.states[index];
-        let Some(cell) = self.sim.home.floor().cell(robot.position) else { return };
-        let bit = 1 << heading;
-        if self.closed[cell] & bit != 0 {
+        let Some(cell) = self.cell(&robot) else { return };
+        let headings = self.closed.entry(cell).or_default();
+        if *headings & (1 << heading) != 0 {
             return;
         }
-        self.closed[cell] |= bit;
+        *headings |= 1 << heading;
         if left <= TESTED_M {
             for (tail, cost) in tails(&mut self.probe, self.way, &self.reaches, &robot) {
                 self.offer(spent + cost, Entry::End(index, tail));
