@@ -25,6 +25,7 @@ pub mod sim;
 pub mod space;
 pub mod statistics;
 pub mod tasks;
+pub mod trials;
 pub mod view;
 
 mod error;

@@ -16,25 +16,27 @@ mod slips;
 pub use slips::{Marked, Slips};
 
 use crate::{
-    geometry::vec2,
+    geometry::{vec2, yaw_of},
     reach::Reach,
     robot::{Action, Robot},
     sim::{Home, Sim},
-    tasks::{Episode, LOOK_HEADINGS, Task},
+    tasks::{self, Episode, LOOK_HEADINGS, Task},
     view::{cameras, sight},
 };
 use goals::{Goal, Way};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use search::{Found, Search};
+use search::{Found, Manner, Search};
 use std::sync::Arc;
 
-/// States that a search looks at before it gives up, and how much more the way ahead counts than the way behind: turns are
-/// not in it. Where a careful search finds nothing within its states, a hasty one goes on.
-const SEARCHES: [(u32, f64); 2] = [(1_500, 1.2), (12_000, 2.0)];
+/// A careful search, and a hasty one for where that finds nothing within its states.
+const CAREFUL: Manner = Manner { most: 1_500, haste: 1.2, fine: false, push: false, piece: true };
+const HASTY: Manner = Manner { most: 10_000, haste: 2.0, ..CAREFUL };
+/// With small turns, and the whole way at once: for narrow places, and where pieces of the way led in a circle.
+const FINE: Manner = Manner { most: 40_000, haste: 2.0, fine: true, push: false, piece: false };
 /// With the arm out each state is dearer to test.
-const MOST_STATES_ARM_OUT: u32 = 250;
-const MOST_STATES_LOADED: u32 = 1_500;
+const ARM_OUT: Manner = Manner { most: 250, haste: 1.5, ..CAREFUL };
+const LOADED: Manner = Manner { most: 1_500, haste: 2.0, ..CAREFUL };
 /// Turns in one reply while looking around: a quarter circle is a new view.
 const LOOK_TURNS: u32 = 3;
 /// The last actions before a grasp or before standing at the goal, in a reply of their own.
@@ -50,6 +52,8 @@ pub struct Expert {
     /// What to do next, with the robot as it must be before each action.
     script: Vec<(Robot, Action)>,
     way: Option<Way>,
+    /// Poses from which a plan was made, to notice when the robot goes in a circle.
+    begun: Vec<Robot>,
     guessed: bool,
 }
 
@@ -139,18 +143,21 @@ impl Expert {
             self.way = Some(Way::new(sim, goal));
         }
         let way = self.way.as_mut()?;
+        let circles = self.begun.iter().filter(|robot| **robot == sim.robot).count() > 0;
+        self.begun.push(sim.robot);
         let mut prefix = Vec::new();
         let mut trial = sim.clone();
         for stage in 0..3 {
             if stage > 0 && !draw_in(&mut trial, &mut prefix, stage == 2) {
                 continue;
             }
-            let searches = match (compact(&trial), trial.held.is_empty()) {
-                (true, _) => SEARCHES,
-                (false, true) => [(MOST_STATES_ARM_OUT, 1.5), (0, 1.0)],
-                (false, false) => [(MOST_STATES_LOADED, 2.0), (0, 1.0)],
+            let manners = match (compact(&trial), trial.held.is_empty()) {
+                (true, _) if circles => &[FINE][..],
+                (true, _) => &[CAREFUL, HASTY, FINE],
+                (false, true) => &[ARM_OUT],
+                (false, false) => &[LOADED, HASTY],
             };
-            if let Some((found, ends)) = drive(&trial, way, &searches) {
+            if let Some((found, ends)) = drive(&trial, way, manners) {
                 way.ends = ends;
                 prefix.extend(found);
                 return Some(prefix);
@@ -165,21 +172,21 @@ impl Expert {
 }
 
 /// Searches, first around what is light and then through it.
-fn drive(sim: &Sim, way: &Way, searches: &[(u32, f64)]) -> Option<(Vec<(Robot, Action)>, bool)> {
+fn drive(sim: &Sim, way: &Way, manners: &[Manner]) -> Option<(Vec<(Robot, Action)>, bool)> {
+    let mut best = None;
     for push in [false, true] {
         if push && way.light.is_empty() {
             break;
         }
-        for &(most, haste) in searches.iter().filter(|(most, _)| *most > 0) {
-            match Search::new(sim, way, haste, push).run(most) {
+        for &manner in manners {
+            match Search::new(sim, way, Manner { push, ..manner }).run() {
                 Found::Way(script, ends) if !script.is_empty() => return Some((script, ends)),
-                // All that can be reached was looked at, so that haste finds no more.
-                Found::Nothing | Found::Way(..) => break,
-                Found::Unfinished => {}
+                Found::Unfinished(script) => best = best.or(script),
+                Found::Nothing | Found::Way(..) => {}
             }
         }
     }
-    None
+    best.map(|script| (script, false))
 }
 
 /// Whether the arm is within the body's outline and the hand empty, so that only the body can touch something.
@@ -253,4 +260,19 @@ pub(crate) fn accessible(home: &Arc<Home>, thing: usize) -> bool {
         }
     }
     false
+}
+
+/// Whether there is a place on the floor from which the navigation camera shows a thing within two metres, turned towards
+/// it. That one can drive there is not asked.
+pub(crate) fn viewable(home: &Arc<Home>, thing: usize) -> bool {
+    let mut sim = Sim::new(Arc::clone(home), Robot::stowed(vec2(0.0, 0.0), 0.0), cameras(&mut ChaCha8Rng::seed_from_u64(0)));
+    let floor = home.floor();
+    let block = sim.block(thing);
+    let far = tasks::NEAR_M + block.half.length();
+    floor.near(block.centre, far).any(|cell| {
+        let body = floor.middle(cell);
+        let robot = Robot::stowed(body, yaw_of(block.centre.minus(body)));
+        sim.robot = robot.standing(body);
+        tasks::stands_before(&sim, thing)
+    })
 }

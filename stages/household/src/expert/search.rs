@@ -7,7 +7,7 @@ use super::{
 use crate::{
     geometry::{Vec2, forward, wrap},
     reach::{Reach, UNIT},
-    robot::{Action, BODY_BEHIND, Robot},
+    robot::{Action, BODY_BEHIND, Robot, magnitude},
     sim::Sim,
 };
 use std::{cmp::Reverse, collections::BinaryHeap};
@@ -19,7 +19,7 @@ const PUSH: u32 = 12;
 /// A long way is planned up to this much of it, and only where more than this is left, metres.
 const PIECE_M: f64 = 2.0;
 const LEFT_M: f64 = 1.0;
-/// A search that gives up still tells the way to the best place, if that is this much nearer, metres.
+/// A search that gives up tells the way to the best place that it found, if that is this much nearer, metres.
 const GAIN_M: f64 = 0.3;
 /// Where the field says that the goal is further than this, it is not tested, metres.
 const TESTED_M: f64 = 0.6;
@@ -42,8 +42,24 @@ enum Entry {
 pub(super) enum Found {
     /// Each action, with the robot before it, and whether the goal is met then.
     Way(Vec<(Robot, Action)>, bool),
-    Unfinished,
+    /// It gave up; the way to the best place that it found, if any.
+    Unfinished(Option<Vec<(Robot, Action)>>),
     Nothing,
+}
+
+/// How a search goes about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// States that it looks at before it gives up.
+    pub(super) most: u32,
+    /// How much more the way ahead counts than the way behind: turns are not in it.
+    pub(super) haste: f64,
+    /// Small turns on the way too, for where it is narrow.
+    pub(super) fine: bool,
+    /// Light things may be pushed.
+    pub(super) push: bool,
+    /// A good piece of the way is enough.
+    pub(super) piece: bool,
 }
 
 pub(super) struct Search<'a> {
@@ -53,21 +69,19 @@ pub(super) struct Search<'a> {
     probe: Sim,
     reaches: Vec<Reach>,
     least: u32,
-    haste: f64,
+    manner: Manner,
     compact: bool,
-    /// Light things may be pushed.
-    push: bool,
     /// Directions of the 60 headings.
     directions: Vec<Vec2>,
     states: Vec<State>,
     entries: Vec<Entry>,
     open: BinaryHeap<Reverse<(u32, usize)>>,
     /// Headings already reached, a bit each, by cell.
-    closed: Vec<u16>,
+    closed: Vec<u64>,
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(sim: &'a Sim, way: &'a Way, haste: f64, push: bool) -> Search<'a> {
+    pub(super) fn new(sim: &'a Sim, way: &'a Way, manner: Manner) -> Search<'a> {
         let robot = sim.robot;
         let reaches: Vec<Reach> = match &way.goal {
             Goal::Grasp(targets) => targets.iter().filter_map(|&target| Reach::new(sim, &robot, target)).collect(),
@@ -80,9 +94,8 @@ impl<'a> Search<'a> {
             probe: sim.clone(),
             reaches,
             least,
-            haste,
+            manner,
             compact: compact(sim),
-            push,
             directions: (0..60).map(|step| forward(wrap(robot.yaw + 6.0 * f64::from(step)))).collect(),
             states: Vec::new(),
             entries: Vec::new(),
@@ -96,11 +109,11 @@ impl<'a> Search<'a> {
     fn add(&mut self, robot: Robot, heading: usize, spent: u32, from: Option<(usize, Action)>) {
         let floor = self.sim.home.floor();
         let Some(cell) = floor.cell(robot.position) else { return };
-        if self.closed[cell] & (1 << (heading / 5)) != 0 && from.is_some() {
+        if self.closed[cell] & (1 << heading) != 0 && from.is_some() {
             return;
         }
         let Some(left) = self.way.field.way(floor, robot.body()) else { return };
-        let ahead = libm::ceil(left / 0.2 * f64::from(UNIT) * self.haste) as u32;
+        let ahead = libm::ceil(left / 0.2 * f64::from(UNIT) * self.manner.haste) as u32;
         self.states.push(State { robot, heading, spent, left, from });
         self.offer(spent + ahead + self.least, Entry::State(self.states.len() - 1));
     }
@@ -110,8 +123,7 @@ impl<'a> Search<'a> {
         self.open.push(Reverse((rank, self.entries.len() - 1)));
     }
 
-    /// The script, after looking at `most` states at most.
-    pub(super) fn run(mut self, most: u32) -> Found {
+    pub(super) fn run(mut self) -> Found {
         let mut looked_at = 0;
         let Some(first) = self.states.first().map(|state| state.left) else { return Found::Nothing };
         let mut best = (first - GAIN_M, None);
@@ -124,7 +136,8 @@ impl<'a> Search<'a> {
                 }
                 Entry::State(state) => {
                     let left = self.states[state].left;
-                    if left < first - PIECE_M
+                    if self.manner.piece
+                        && left < first - PIECE_M
                         && left > LEFT_M
                         && let Some(script) = self.driven(state)
                     {
@@ -134,9 +147,8 @@ impl<'a> Search<'a> {
                         best = (left, Some(state));
                     }
                     looked_at += 1;
-                    if looked_at > most {
-                        let script = best.1.and_then(|state| self.driven(state));
-                        return script.map_or(Found::Unfinished, |script| Found::Way(script, false));
+                    if looked_at > self.manner.most {
+                        return Found::Unfinished(best.1.and_then(|state| self.driven(state)));
                     }
                     self.expand(state);
                 }
@@ -148,7 +160,7 @@ impl<'a> Search<'a> {
     fn expand(&mut self, index: usize) {
         let State { robot, heading, spent, left, .. } = self.states[index];
         let Some(cell) = self.sim.home.floor().cell(robot.position) else { return };
-        let bit = 1 << (heading / 5);
+        let bit = 1 << heading;
         if self.closed[cell] & bit != 0 {
             return;
         }
@@ -158,11 +170,13 @@ impl<'a> Search<'a> {
                 self.offer(spent + cost, Entry::End(index, tail));
             }
         }
-        for (action, cost) in [(Action::MoveAhead, UNIT), (Action::RotateLeft, UNIT), (Action::RotateRight, UNIT), (Action::MoveBack, BACK)]
-        {
+        let coarse = [(Action::MoveAhead, UNIT), (Action::RotateLeft, UNIT), (Action::RotateRight, UNIT), (Action::MoveBack, BACK)];
+        let small = [(Action::RotateLeftSmall, UNIT), (Action::RotateRightSmall, UNIT)];
+        let fine = if self.manner.fine { &small[..] } else { &[] };
+        for &(action, cost) in coarse.iter().chain(fine) {
             let Some((after, heading)) = self.step(&robot, heading, action) else { continue };
             let touches = self.touches(&after) && !self.touches(&robot);
-            if self.push || !touches {
+            if self.manner.push || !touches {
                 self.add(after, heading, spent + cost + if touches { PUSH } else { 0 }, Some((index, action)));
             }
         }
@@ -179,6 +193,8 @@ impl<'a> Search<'a> {
         let turned = match action {
             Action::RotateRight => (heading + 5) % 60,
             Action::RotateLeft => (heading + 55) % 60,
+            Action::RotateRightSmall => (heading + 1) % 60,
+            Action::RotateLeftSmall => (heading + 59) % 60,
             _ => heading,
         };
         if !self.compact {
@@ -197,9 +213,11 @@ impl<'a> Search<'a> {
                 (free, way, 0.0)
             }
             _ => {
-                let right = action == Action::RotateRight;
+                let degrees = magnitude(action);
+                let right = matches!(action, Action::RotateRight | Action::RotateRightSmall);
                 let passed = |step: usize| if right { (heading + step) % 60 } else { (heading + 60 - step) % 60 };
-                ((1..=5).all(|step| space.body_fits(behind(passed(step)))), 0.0, if right { 30.0 } else { -30.0 })
+                let free = (1..=libm::round(degrees / 6.0) as usize).all(|step| space.body_fits(behind(passed(step))));
+                (free, 0.0, if right { degrees } else { -degrees })
             }
         };
         let position = robot.position.plus(self.directions[heading].times(way));
@@ -221,14 +239,14 @@ impl<'a> Search<'a> {
     fn driven(&self, state: usize) -> Option<Vec<(Robot, Action)>> {
         let (mut trial, mut script) = (self.sim.clone(), Vec::new());
         let whole = follow(&mut trial, &self.base(state), &mut script);
-        (whole || self.push && !script.is_empty()).then_some(script)
+        (whole || self.manner.push && !script.is_empty()).then_some(script)
     }
 
     /// The whole plan, run in a copy of the world.
     fn verified(&self, state: usize, tail: &Tail) -> Option<Vec<(Robot, Action)>> {
         let (mut trial, mut script) = (self.sim.clone(), Vec::new());
         if !follow(&mut trial, &self.base(state), &mut script) {
-            return (self.push && !script.is_empty()).then_some(script);
+            return (self.manner.push && !script.is_empty()).then_some(script);
         }
         match tail {
             Tail::Nothing => Some(script),

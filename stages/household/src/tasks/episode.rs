@@ -3,6 +3,7 @@
 use super::{Milestone, Spec, Task};
 use crate::{
     error::Error,
+    expert::{accessible, viewable},
     field::Field,
     geometry::{Vec2, vec2},
     robot::{Action, Robot},
@@ -121,7 +122,7 @@ impl Episode {
         Ok(episode)
     }
 
-    /// Whether the episode can be done at all, as far as the floor and the arm's height say: for who makes episodes.
+    /// Whether the episode can be done at all, as far as floor, arm and eye say each by itself: for who makes episodes.
     ///
     /// # Errors
     /// What cannot be reached, and why.
@@ -145,6 +146,10 @@ impl Episode {
                 reasons.push(format!("{} is {:.2} m high, out of the hand's reach", thing.id, f64::from(thing.centre[1])));
             } else if self.way_to(target).is_none() {
                 reasons.push(format!("no way leads from the start to {}", thing.id));
+            } else if self.task.task.takes() && !accessible(&self.sim.home, target) {
+                reasons.push(format!("the arm comes to {} from nowhere on the floor", thing.id));
+            } else if !self.task.task.takes() && !viewable(&self.sim.home, target) {
+                reasons.push(format!("{} is visible within two metres from nowhere on the floor", thing.id));
             } else {
                 return Ok(());
             }

@@ -9,8 +9,8 @@ mod episode;
 mod metrics;
 mod rewards;
 
-pub(crate) use episode::stands_before;
 pub use episode::{Episode, LOOK_HEADINGS, Remembered};
+pub(crate) use episode::{NEAR_M, stands_before};
 pub use metrics::Metrics;
 pub use rewards::{Preset, Rewards};
 
