@@ -62,11 +62,8 @@ impl Placed {
     pub(crate) fn moved(thing: &Thing, pose: &Pose) -> Placed {
         let still = thing.rotation();
         let (sin, cos) = libm::sincos((pose.yaw - f64::from(thing.yaw)).to_radians());
-        let rotation = [
-            [0, 1, 2].map(|k| cos * still[0][k] + sin * still[2][k]),
-            still[1],
-            [0, 1, 2].map(|k| cos * still[2][k] - sin * still[0][k]),
-        ];
+        let rotation =
+            [[0, 1, 2].map(|k| cos * still[0][k] + sin * still[2][k]), still[1], [0, 1, 2].map(|k| cos * still[2][k] - sin * still[0][k])];
         Placed { centre: [pose.centre.x, pose.height, pose.centre.z], rotation }
     }
 
@@ -106,9 +103,8 @@ impl Sightlines {
                 let (a, b) = (at(wall.a), at(wall.b));
                 let length = a.distance(b).max(1e-6);
                 let clear = wall.holes.iter().filter(|hole| hole.see_through());
-                let holes = clear.map(|hole| {
-                    (f64::from(hole.from) / length, f64::from(hole.to) / length, f64::from(hole.low), f64::from(hole.high))
-                });
+                let holes = clear
+                    .map(|hole| (f64::from(hole.from) / length, f64::from(hole.to) / length, f64::from(hole.low), f64::from(hole.high)));
                 screens.push(Screen { a, b, height: f64::from(wall.height), holes: holes.collect() });
             }
         }
@@ -127,7 +123,10 @@ impl Sightlines {
         let things = self.bodies.iter().enumerate().map(|(number, body)| (number, moved(number).unwrap_or(body.place), body.radius));
         Near {
             screens: screens.map(|(number, _)| number).collect(),
-            things: things.filter(|(_, place, radius)| !sphere_beside(place.centre, *radius)).map(|(number, place, _)| (number, place)).collect(),
+            things: things
+                .filter(|(_, place, radius)| !sphere_beside(place.centre, *radius))
+                .map(|(number, place, _)| (number, place))
+                .collect(),
         }
     }
 

@@ -1,5 +1,12 @@
 //! Draws what the robot sees at a place of a house, and a plan: `snap HOUSES.jsonl.gz LINE X Z YAW OUT-PREFIX [FACTOR]`.
-use household::{compile::compile, geometry::vec2, parse, robot::Robot, sim::{Home, Sim}, view::{Eye, cameras}};
+use household::{
+    compile::compile,
+    geometry::vec2,
+    parse,
+    robot::Robot,
+    sim::{Home, Sim},
+    view::{Eye, cameras},
+};
 use rand::SeedableRng as _;
 use render::{Model, Renderer, Size, View, look::Look};
 use std::{io::Read as _, sync::Arc, time::Instant};
@@ -81,5 +88,10 @@ fn bench(lines: &[&str]) {
         }
     }
     let n = f64::from(count);
-    println!("{count} pictures, draw {:.3} ms, colour {:.3} ms, model {:.2} ms", draw / n * 1e3, colour / n * 1e3, build / lines.len() as f64 * 1e3);
+    println!(
+        "{count} pictures, draw {:.3} ms, colour {:.3} ms, model {:.2} ms",
+        draw / n * 1e3,
+        colour / n * 1e3,
+        build / lines.len() as f64 * 1e3
+    );
 }

@@ -269,7 +269,8 @@ impl Painter {
                 continue;
             }
             let inverse = mixed(&rays, scaled(face.normal, -1.0 / before));
-            let shade = lit(face, &coats[usize::from(face.slot) % coats.len()], light, up, [&rays[0], &rays[1], &rays[2]], eye, inverse, owner);
+            let shade =
+                lit(face, &coats[usize::from(face.slot) % coats.len()], light, up, [&rays[0], &rays[1], &rays[2]], eye, inverse, owner);
             let number = self.canvas.add(shade);
             self.canvas.polygon(&points[..count], inverse, number, scissor);
         }

@@ -105,7 +105,8 @@ const FLOORS: &[Figure] =
     &[Figure::Planks, Figure::Parquet, Figure::Planks, Figure::Tiles, Figure::Carpet, Figure::Marble, Figure::Weave, Figure::Checks];
 const WALLS: &[Figure] =
     &[Figure::Plaster, Figure::Plaster, Figure::Plain, Figure::Plaster, Figure::Bricks, Figure::Tiles, Figure::Subway, Figure::Stripes];
-const OBJECTS: &[Figure] = &[Figure::Plain, Figure::Grain, Figure::Plaster, Figure::Plain, Figure::Weave, Figure::Grain, Figure::Speckle, Figure::Plain];
+const OBJECTS: &[Figure] =
+    &[Figure::Plain, Figure::Grain, Figure::Plaster, Figure::Plain, Figure::Weave, Figure::Grain, Figure::Speckle, Figure::Plain];
 const WOODS: &[[f32; 3]] =
     &[[150.0, 104.0, 66.0], [186.0, 142.0, 94.0], [106.0, 70.0, 46.0], [208.0, 176.0, 132.0], [78.0, 54.0, 42.0], [164.0, 92.0, 58.0]];
 

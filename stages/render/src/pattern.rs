@@ -99,7 +99,10 @@ fn smooth(x: usize, y: usize, step: [usize; 2], seed: u32) -> i32 {
 
 /// Noise of several sizes.
 fn cloudy(x: usize, y: usize, seed: u32) -> i32 {
-    (smooth(x, y, [32, 32], seed) * 4 + smooth(x, y, [16, 16], seed + 1) * 2 + smooth(x, y, [8, 8], seed + 2) + smooth(x, y, [4, 4], seed + 3))
+    (smooth(x, y, [32, 32], seed) * 4
+        + smooth(x, y, [16, 16], seed + 1) * 2
+        + smooth(x, y, [8, 8], seed + 2)
+        + smooth(x, y, [4, 4], seed + 3))
         / 8
 }
 

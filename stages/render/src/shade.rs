@@ -56,7 +56,13 @@ impl Canvas {
                 let face = faces[x];
                 let run = faces[x..].iter().take_while(|&&other| other == face).count();
                 // A crack between two faces takes the colour of what is to its left; the background has none.
-                last = if face == 0 && run > CRACK { 0 } else if face == 0 { last } else { face };
+                last = if face == 0 && run > CRACK {
+                    0
+                } else if face == 0 {
+                    last
+                } else {
+                    face
+                };
                 run_of(&self.shades[last as usize], patterns, &mut row, [x, run, y]);
                 x += run;
             }

@@ -5,6 +5,7 @@
 //! pipeline's `rewards.success`.
 
 mod houses;
+mod pictures;
 mod play;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use household::{
     sim::Home,
 };
 use houses::Shelf;
+use pictures::Cameras;
 use play::Errand;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -28,6 +30,8 @@ use std::sync::Arc;
 
 /// Houses that are tried for one training task.
 const HOUSES_TRIED: u32 = 16;
+/// What a search for a training task is called.
+const TRAINING: &str = "train";
 
 /// `[world.settings]` of fetch.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -37,6 +41,11 @@ pub struct Settings {
     pub tier: TierName,
     /// How many other things each camera tells of, nearest first: 0 to 4.
     pub others: usize,
+    /// Columns and rows of a picture, where `world.pictures` is set.
+    pub width: u32,
+    pub height: u32,
+    /// Whether training pictures show other materials and lights than the house's own in four episodes of five.
+    pub randomise: bool,
 }
 
 /// A tier's name in a pipeline file.
@@ -49,7 +58,7 @@ pub enum TierName {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { tier: TierName::Near, others: 2 }
+        Settings { tier: TierName::Near, others: 2, width: 384, height: 224, randomise: true }
     }
 }
 
@@ -62,6 +71,9 @@ struct Description {
     /// blake3 of the compiled house, where a frozen file says which it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
+    /// Seed of materials and lights; none: the house's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    look: Option<u64>,
     fetch: FetchTask,
 }
 
@@ -70,6 +82,8 @@ pub struct Fetch {
     settings: Settings,
     shelf: Shelf,
     actions: Vec<ActionName>,
+    /// Of the pictures; `None`: text only.
+    pictures: Option<render::Size>,
 }
 
 fn line(error: impl std::fmt::Display) -> String {
@@ -82,15 +96,13 @@ impl Fetch {
     pub fn new(pictures: bool, table: &toml::Table, houses: Houses) -> Result<Fetch, String> {
         let settings: Settings = kinds::settings("fetch", table)?;
         kinds::within("others", settings.others, 0, words::MOST_OTHERS)?;
-        if pictures {
-            return Err("world.pictures: fetch has text only; hint: set `pictures = false`".into());
-        }
+        let size = pictures::size(settings.width, settings.height)?;
         let actions = ACTIONS.iter().map(|spelling| ActionName {
             name: spelling.name,
             aliases: spelling.aliases,
             ends_reply: spelling.action.ends_reply(),
         });
-        Ok(Fetch { settings, shelf: Shelf::new(houses), actions: actions.collect() })
+        Ok(Fetch { settings, shelf: Shelf::new(houses), actions: actions.collect(), pictures: pictures.then_some(size) })
     }
 
     fn tier(&self) -> Tier {
@@ -100,8 +112,9 @@ impl Fetch {
         }
     }
 
-    fn task(&self, seed: u64, house: String, sampled: Sampled) -> Result<Task, String> {
-        let description = Description { house, digest: None, fetch: sampled.task };
+    fn task(&self, seed: u64, house: String, training: bool, sampled: Sampled) -> Result<Task, String> {
+        let look = (training && self.settings.randomise && self.pictures.is_some()).then_some(seed);
+        let description = Description { house, digest: None, look, fetch: sampled.task };
         let json = serde_json::to_string(&description).map_err(line)?;
         Ok(Task { seed, json, bucket: sampled.bucket.into(), expert_length: sampled.expert_length })
     }
@@ -110,7 +123,7 @@ impl Fetch {
     fn frozen(&self, number: u64, text: &str) -> Result<Task, String> {
         let frozen = Frozen::from_line(text).map_err(line)?;
         let fetch = frozen.task().map_err(line)?;
-        let description = Description { house: frozen.house_origin, digest: Some(frozen.house_digest), fetch };
+        let description = Description { house: frozen.house_origin, digest: Some(frozen.house_digest), look: None, fetch };
         let json = serde_json::to_string(&description).map_err(line)?;
         Ok(Task { seed: number, json, bucket: frozen.expert_length_bucket, expert_length: frozen.expert_length })
     }
@@ -130,7 +143,7 @@ impl Fetch {
             let origin = house(&mut rng, attempt)?;
             let sampled = self.shelf.home(&origin).and_then(|home| sample(&home, self.tier(), bucket, &mut rng).map_err(line));
             match sampled {
-                Ok(sampled) => return self.task(seed, origin, sampled),
+                Ok(sampled) => return self.task(seed, origin, what == TRAINING, sampled),
                 Err(error) => last = format!("{origin}: {error}"),
             }
         }
@@ -169,7 +182,7 @@ impl Kind for Fetch {
         {
             return Err(format!("fetch has no bucket `{name}`: allowed are {}", self.buckets().join(", ")));
         }
-        self.search(seed, "train", bucket, |rng, _| Ok(self.shelf.train_origin(rng.random_range(0..self.shelf.train_count()))))
+        self.search(seed, TRAINING, bucket, |rng, _| Ok(self.shelf.train_origin(rng.random_range(0..self.shelf.train_count()))))
     }
 
     fn held_out(&self, number: u64) -> Result<Task, String> {
@@ -206,7 +219,8 @@ impl Kind for Fetch {
         let home = self.shelf.opened(bytes, || scene::Scene::from_bytes(bytes).map(Home::new).map_err(line))?;
         let episode =
             Episode::start(home, Arc::new(description.fetch)).map_err(|error| format!("fetch in house {}: {error}", description.house))?;
-        Ok(Box::new(Errand::new(episode, self.settings.others)))
+        let cameras = self.pictures.map(|size| Cameras::new(&episode.sim.home.scene, description.look, size));
+        Ok(Box::new(Errand::new(episode, self.settings.others, cameras)))
     }
 
     fn corpus(&self, lines: usize) -> Vec<String> {

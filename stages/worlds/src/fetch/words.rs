@@ -147,15 +147,23 @@ fn held_word(episode: &Episode) -> &'static str {
     }
 }
 
+/// How the arm stands and what is held.
+pub(super) fn proprioception(episode: &Episode) -> [String; 4] {
+    let robot = &episode.sim.robot;
+    [
+        format!("t{}", (libm::round(robot.lift * 10.0) as i64).max(0)),
+        format!("e{}", libm::round(robot.extension * 10.0) as i64),
+        format!("w{}", libm::round((robot.wrist + 260.0) / 10.0) as i64),
+        held_word(episode).into(),
+    ]
+}
+
 /// The observation of now.
 pub(super) fn observe(episode: &Episode, others: usize) -> String {
     let mut words = vec!["find".to_string(), type_word(&episode.task.target)];
     target(episode, &mut words);
     let robot = &episode.sim.robot;
-    words.push(format!("t{}", (libm::round(robot.lift * 10.0) as i64).max(0)));
-    words.push(format!("e{}", libm::round(robot.extension * 10.0) as i64));
-    words.push(format!("w{}", libm::round((robot.wrist + 260.0) / 10.0) as i64));
-    words.push(held_word(episode).into());
+    words.extend(proprioception(episode));
     if let Some((action, worked)) = episode.last {
         words.extend(["did".to_string(), action.name().to_string(), if worked { "ok" } else { "stuck" }.to_string()]);
     }
