@@ -2,7 +2,7 @@
 
 use crate::{
     sheet::Sheet,
-    show::{plan_of, taken},
+    show::{draw_walls, plan_of, taken},
 };
 use anyhow::{Context, Result};
 use household::{
@@ -106,6 +106,9 @@ fn plan(scene: Scene, look: &Look, width: usize) -> Result<Sheet> {
     let model = Model::new(&scene, look);
     let home = Home::new(scene);
     let mut renderer = Renderer::new(size);
-    renderer.draw_from(&model, None, &plan_of(&home, size), true);
-    Ok(taken(&renderer).reduced(SMOOTH))
+    let view = plan_of(&home, size);
+    renderer.draw_from(&model, None, &view, true);
+    let mut plan = taken(&renderer);
+    draw_walls(&mut plan, &home.scene, &view);
+    Ok(plan.reduced(SMOOTH))
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use household::{
     geometry::vec2,
     robot::Action,
-    scene::Scene,
+    scene::{Scene, at},
     sim::{Home, Sim},
     tasks::{Episode, Spec},
     view::Eye,
@@ -24,6 +24,7 @@ const SMOOTH: usize = 2;
 const PAPER: [u8; 3] = [24, 26, 30];
 const INK: [u8; 3] = [232, 232, 228];
 const DIM: [u8; 3] = [150, 156, 162];
+const WALL: [u8; 3] = [70, 74, 80];
 const WAY: [u8; 3] = [255, 206, 64];
 
 /// A running episode with all that shows it.
@@ -153,6 +154,7 @@ impl Show {
         let sim = &self.episode.sim;
         self.plan.draw_from(&self.model, Some(sim), &self.map, true);
         let mut map = taken(&self.plan);
+        draw_walls(&mut map, &sim.home.scene, &self.map);
         let place = |[x, z]: [f64; 2]| self.map.project([x as f32, 0.0, z as f32]).map(|[x, y, _]| [f64::from(x), f64::from(y)]);
         for pair in self.way.windows(2) {
             if let (Some(from), Some(to)) = (place(pair[0]), place(pair[1])) {
@@ -187,6 +189,29 @@ fn mark(map: &mut Sheet, sim: &Sim, place: impl Fn([f64; 2]) -> Option<[f64; 2]>
 
 fn smooth(size: Size) -> Size {
     Size { width: size.width * SMOOTH, height: size.height * SMOOTH }
+}
+
+/// Draws the walls of a house on its plan, with gaps where one can go through.
+pub(crate) fn draw_walls(plan: &mut Sheet, scene: &Scene, view: &View) {
+    let width = (plan.width as f64 / 220.0).max(2.0);
+    for wall in &scene.walls {
+        let (a, b) = (at(wall.a), at(wall.b));
+        let length = a.distance(b).max(1e-6);
+        let mut gaps: Vec<(f64, f64)> =
+            wall.holes.iter().filter(|hole| hole.passable()).map(|hole| (f64::from(hole.from), f64::from(hole.to))).collect();
+        gaps.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let mut from = 0.0;
+        for (start, end) in gaps.into_iter().chain([(length, length)]) {
+            let ends = [from, start].map(|metres| {
+                let point = a.plus(b.minus(a).times(metres / length));
+                view.project([point.x as f32, 0.0, point.z as f32]).map(|[x, y, _]| [f64::from(x), f64::from(y)])
+            });
+            if let ([Some(one), Some(other)], true) = (ends, start > from) {
+                plan.line(one, other, width, WALL);
+            }
+            from = f64::max(from, end);
+        }
+    }
 }
 
 /// A renderer's picture.

@@ -62,8 +62,8 @@ pub(crate) fn run(houses: &Path, seconds: f64) -> Result<Value> {
     figures.insert("steps_per_second.2".into(), json!(two.by_clock));
     figures.insert("steps_per_cpu_second.2".into(), json!(two.by_cpu));
     figures.insert("two_threads_against_one".into(), json!(two.by_clock / one.by_clock));
-    figures.insert("text_steps_per_second".into(), json!(text_rate(&ready, seconds / 2.0)?));
-    // One camera of a four-room scene at this size under xvfb on two cores; see tests/parity/miniworld_rate.py.
+    figures.insert("text_steps_per_cpu_second".into(), json!(text_rate(&ready, seconds / 2.0)?));
+    // MiniWorld 2.1.0, one picture of a four-room scene at this size, under xvfb on a machine with two cores.
     let rivals = Map::from_iter([("miniworld_pictures_per_second".to_string(), json!(76.5))]);
     Ok(report("household", figures, rivals))
 }
@@ -199,6 +199,7 @@ fn text_rate(ready: &[Ready], seconds: f64) -> Result<f64> {
 /// A thousand environments in one process: resident memory, and seconds until each has shown its first picture.
 fn many(scenes: &[Scene], figures: &mut Map<String, Value>) -> Result<()> {
     let before = process::resident_mib(std::process::id());
+    let cpu = process::cpu_seconds(std::process::id());
     let started = Instant::now();
     let homes: Vec<Arc<Home>> = scenes.iter().map(|scene| Arc::new(Home::new(scene.clone()))).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(9);
@@ -222,6 +223,7 @@ fn many(scenes: &[Scene], figures: &mut Map<String, Value>) -> Result<()> {
     black_box(&environments);
     figures.insert("environments".into(), json!(MANY));
     figures.insert("environments_ready_seconds".into(), json!(seconds));
+    figures.insert("environments_ready_cpu_seconds".into(), json!(process::cpu_seconds(std::process::id()) - cpu));
     figures.insert("environments_resident_mib".into(), json!(after));
     figures.insert("environments_added_mib".into(), json!(after - before));
     Ok(())

@@ -88,7 +88,7 @@ impl Look {
             return paint(figure, wood.map(|c| c * (0.85 + 0.3 * share(n >> 20))));
         }
         let (hue, grey) = (share(n >> 12), share(n >> 40));
-        let saturation = if grey < 0.35 { 0.06 } else { 0.2 + 0.6 * share(n >> 20) };
+        let saturation = if grey < 0.4 { 0.07 } else { 0.15 + 0.5 * share(n >> 20) };
         paint(figure, hsv(hue, saturation, 0.28 + 0.67 * share(n >> 30)))
     }
 }

@@ -78,8 +78,8 @@ impl Canvas {
 fn darken(row: &mut [u32], shadows: &[u8]) {
     for (word, &shadow) in row.iter_mut().zip(shadows) {
         let keep = 256 - u32::from(shadow);
-        let odd = ((*word & 0x00FF_00FF) * keep >> 8) & 0x00FF_00FF;
-        let even = ((*word & 0x0000_FF00) * keep >> 8) & 0x0000_FF00;
+        let odd = (((*word & 0x00FF_00FF) * keep) >> 8) & 0x00FF_00FF;
+        let even = (((*word & 0x0000_FF00) * keep) >> 8) & 0x0000_FF00;
         *word = odd | even;
     }
 }
