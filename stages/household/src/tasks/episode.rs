@@ -153,6 +153,14 @@ impl Episode {
         Err(scene(reasons.join("; ")))
     }
 
+    /// Metres over the floor from the body to where a target is within the arm's or the eye's reach; `None`: no way.
+    pub fn way_to(&self, target: usize) -> Option<f64> {
+        let place = self.sim.centre(target).0;
+        let near = if self.task.task.takes() { crate::field::REACH_M } else { NEAR_M };
+        let floor = self.sim.home.floor();
+        Field::to(floor, |point| point.distance(place) <= near).way(floor, self.sim.robot.body())
+    }
+
     /// Runs an action; false: it did not work. Nothing happens once the episode is over.
     pub fn act(&mut self, action: Action) -> bool {
         if self.over {
