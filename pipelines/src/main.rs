@@ -10,15 +10,20 @@ mod config;
 mod doctor;
 mod eval;
 mod feasible;
+mod house;
 mod kinds;
 mod loopback;
 mod messages;
+mod play;
 mod progress;
 mod remove;
+mod sheet;
+mod show;
 mod stages;
 mod summary;
 mod trace;
 mod up;
+mod watch;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -32,6 +37,9 @@ const EXAMPLES: &str = "Examples:
   errand audit frozenlake-1                      each episode one end, each trajectory one use
   errand trace frozenlake-1 train.17             where the time of an episode went
   errand tap 'errand.r.observations' --count 10 > some.tap
+  errand house house.json --top-down plan.png    a house from above
+  errand watch --episodes pipelines/episodes/fetch-near.jsonl --line 3 --out fetch.gif
+  errand play --seed 7                           drive the robot in a browser
   errand bench hops                              turns a second through all six processes";
 
 /// Trains agents that run errands in a house: a dataflow pipeline of independent programs on NATS.
@@ -123,6 +131,12 @@ enum Command {
         #[arg(long, env = "NATS_URL")]
         nats: Option<String>,
     },
+    /// Shows a house: what it holds, and its plan from above.
+    House(house::Arguments),
+    /// Writes an episode as a GIF: both cameras, the map, what is told and done.
+    Watch(watch::Arguments),
+    /// Opens a page on which a person drives the robot by keyboard, and records what is done.
+    Play(play::Arguments),
     /// Measures something and prints one JSON object.
     Bench {
         #[command(subcommand)]
@@ -208,6 +222,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             println!("{}", remove::remove(&runs, &run, nats.as_deref()).await?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::House(arguments) => house::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
+        Command::Play(arguments) => play::run(arguments).await,
         Command::Bench { bench } => {
             println!("{}", serde_json::to_string_pretty(&bench::run(bench, &runs).await?)?);
             Ok(ExitCode::SUCCESS)

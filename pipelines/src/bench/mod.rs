@@ -4,6 +4,7 @@
 mod control;
 mod hops;
 mod house_stats;
+mod household;
 mod memory;
 mod process;
 mod scaling;
@@ -32,6 +33,15 @@ pub(crate) enum Bench {
     /// Turns a second with 1 to 4 steppers in a world whose step takes 25 ms.
     Scaling {
         #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+    },
+    /// What houses, the robot's two cameras and many environments cost.
+    Household {
+        /// A gzip file with one ProcTHOR house a line; without it houses are generated.
+        #[arg(long, default_value = "../shared/houses/val.jsonl.gz")]
+        houses: PathBuf,
+        /// Measured seconds for each rate.
+        #[arg(long, default_value_t = 5.0)]
         seconds: f64,
     },
     /// Seconds until 64 fetch environments are ready, houses parsed and compiled included.
@@ -64,6 +74,7 @@ pub(crate) async fn run(bench: Bench, runs: &Path) -> Result<Value> {
     match bench {
         Bench::Hops { pictures, seconds, tokenizer } => hops::run(runs, pictures, seconds, tokenizer).await,
         Bench::Scaling { seconds } => scaling::run(runs, seconds).await,
+        Bench::Household { houses, seconds } => household::run(&houses, seconds),
         Bench::Scenes => scenes::run(),
         Bench::HouseStats { houses } => house_stats::run(&houses),
         Bench::Memory { pipeline, tokenizer } => memory::run(runs, &pipeline, tokenizer).await,

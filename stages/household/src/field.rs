@@ -153,6 +153,11 @@ impl Field {
         (0..self.way.len()).any(|cell| self.way[cell] != NEVER && floor.room(cell) == room)
     }
 
+    /// Whether a way leads from a cell to the goal.
+    pub(crate) fn leads(&self, cell: usize) -> bool {
+        self.way[cell] != NEVER
+    }
+
     /// Metres to go from here; the best of the cells around where this one is too near a wall; `None`: no way.
     pub(crate) fn way(&self, floor: &Floor, point: Vec2) -> Option<f64> {
         let cell = floor.cell(point)?;

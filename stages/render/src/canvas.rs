@@ -16,6 +16,9 @@ pub(crate) const TILE: usize = 16;
 /// Two inverse depths that differ by no more than this share are of one surface.
 const SAME_PLANE: f32 = 0.004;
 
+/// The colour of pixels that show nothing; they are only in plans.
+const BACKGROUND: [f32; 3] = [24.0, 26.0, 30.0];
+
 /// A rectangle of pixels; right and bottom are outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rect {
@@ -110,7 +113,7 @@ impl Canvas {
         self.shadows.fill(0);
         self.shadowed.fill(false);
         self.shades.clear();
-        self.shades.push(Shade::default());
+        self.shades.push(Shade { dark: BACKGROUND, ..Shade::default() });
     }
 
     /// Fills a convex polygon. `inverse`: its inverse depth by pixel.

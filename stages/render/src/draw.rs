@@ -192,7 +192,7 @@ impl Painter {
         let (half, ground) = (scaled(sub(mesh.high, mesh.low), 0.5), pose.origin[1] + mesh.low[1]);
         let before = view.eye[1] - ground;
         let casts = actor.owner != STRUCTURE && actor.owner != ROBOT && pose.axes[1][1] > 0.99;
-        if !casts || before < 0.05 || before > 4.0 {
+        if !casts || !(0.05..=4.0).contains(&before) {
             return;
         }
         let Some([_, _, depth]) = view.project(pose.origin) else { return };
@@ -269,7 +269,8 @@ impl Painter {
                 continue;
             }
             let inverse = mixed(&rays, scaled(face.normal, -1.0 / before));
-            let shade = lit(face, &coats[usize::from(face.slot) % coats.len()], light, up, [&rays[0], &rays[1], &rays[2]], eye, inverse, owner);
+            let shade =
+                lit(face, &coats[usize::from(face.slot) % coats.len()], light, up, [&rays[0], &rays[1], &rays[2]], eye, inverse, owner);
             let number = self.canvas.add(shade);
             self.canvas.polygon(&points[..count], inverse, number, scissor);
         }

@@ -98,3 +98,6 @@ impl Renderer {
         out.extend(canvas.faces.iter().map(|&face| canvas.shades[face as usize].owner));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,10 +10,10 @@ use crate::{
 use household::scene::{Light, Scene};
 
 /// Light from everywhere, from above, and what sun and lamp add at full strength where they meet a surface straight.
-const EVERYWHERE: f32 = 0.6;
+const EVERYWHERE: f32 = 0.54;
 const ABOVE: f32 = 0.07;
 const SUN: f32 = 0.20;
-const LAMP: f32 = 1.0;
+const LAMP: f32 = 0.9;
 /// Distance at which a lamp's light has fallen to half, metres.
 const LAMP_HALF_M: f32 = 3.2;
 

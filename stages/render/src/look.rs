@@ -88,7 +88,7 @@ impl Look {
             return paint(figure, wood.map(|c| c * (0.85 + 0.3 * share(n >> 20))));
         }
         let (hue, grey) = (share(n >> 12), share(n >> 40));
-        let saturation = if grey < 0.35 { 0.06 } else { 0.2 + 0.6 * share(n >> 20) };
+        let saturation = if grey < 0.4 { 0.07 } else { 0.15 + 0.5 * share(n >> 20) };
         paint(figure, hsv(hue, saturation, 0.28 + 0.67 * share(n >> 30)))
     }
 }
@@ -105,7 +105,8 @@ const FLOORS: &[Figure] =
     &[Figure::Planks, Figure::Parquet, Figure::Planks, Figure::Tiles, Figure::Carpet, Figure::Marble, Figure::Weave, Figure::Checks];
 const WALLS: &[Figure] =
     &[Figure::Plaster, Figure::Plaster, Figure::Plain, Figure::Plaster, Figure::Bricks, Figure::Tiles, Figure::Subway, Figure::Stripes];
-const OBJECTS: &[Figure] = &[Figure::Plain, Figure::Grain, Figure::Plaster, Figure::Plain, Figure::Weave, Figure::Grain, Figure::Speckle, Figure::Plain];
+const OBJECTS: &[Figure] =
+    &[Figure::Plain, Figure::Grain, Figure::Plaster, Figure::Plain, Figure::Weave, Figure::Grain, Figure::Speckle, Figure::Plain];
 const WOODS: &[[f32; 3]] =
     &[[150.0, 104.0, 66.0], [186.0, 142.0, 94.0], [106.0, 70.0, 46.0], [208.0, 176.0, 132.0], [78.0, 54.0, 42.0], [164.0, 92.0, 58.0]];
 

@@ -70,12 +70,14 @@ impl Mesh {
     fn face(&mut self, corners: &[u16], slot: u8) {
         let at = |k: usize| self.corners[corners[k] as usize];
         // The two diagonals of a quadrilateral, two sides of a triangle: never parallel unless the face has no area.
-        let normal = if corners.len() == 4 { cross(sub(at(2), at(0)), sub(at(3), at(1))) } else { cross(sub(at(1), at(0)), sub(at(2), at(0))) };
+        let normal =
+            if corners.len() == 4 { cross(sub(at(2), at(0)), sub(at(3), at(1))) } else { cross(sub(at(1), at(0)), sub(at(2), at(0))) };
         if dot(normal, normal) < 1e-16 {
             return;
         }
         let normal = unit(normal);
-        let mean = scaled(corners.iter().fold([0.0; 3], |sum, &corner| add(sum, self.corners[corner as usize])), 1.0 / corners.len() as f32);
+        let mean =
+            scaled(corners.iter().fold([0.0; 3], |sum, &corner| add(sum, self.corners[corner as usize])), 1.0 / corners.len() as f32);
         let [x, y, z] = normal.map(f32::abs);
         let (across, along) = if y >= x && y >= z {
             (0, 2)

@@ -86,7 +86,8 @@ impl Model {
     pub(crate) fn room_at(&self, point: [f32; 2]) -> usize {
         self.rooms.iter().position(|room| room.holds(point)).unwrap_or_else(|| {
             let far = |room: &Shell| {
-                let square = |corner: &[f32; 2]| (corner[0] - point[0]) * (corner[0] - point[0]) + (corner[1] - point[1]) * (corner[1] - point[1]);
+                let square =
+                    |corner: &[f32; 2]| (corner[0] - point[0]) * (corner[0] - point[0]) + (corner[1] - point[1]) * (corner[1] - point[1]);
                 room.polygon.iter().map(square).fold(f32::MAX, f32::min)
             };
             (0..self.rooms.len()).min_by(|one, other| far(&self.rooms[*one]).total_cmp(&far(&self.rooms[*other]))).unwrap_or(0)

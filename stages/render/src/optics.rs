@@ -16,6 +16,9 @@ pub type Vec3 = [f32; 3];
 /// What is nearer to the eye than this is cut off, metres.
 pub(crate) const NEAR_M: f32 = 0.01;
 
+/// How high a plan is looked at from, metres.
+const PLAN_M: f64 = 90.0;
+
 /// Rows for which the cameras' field of view is stated; a picture of other proportions sees more or less to the sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
@@ -83,6 +86,15 @@ impl View {
             focal: focal(fov, size.height) as f32,
             size,
         }
+    }
+
+    /// A view straight down on a floor area (corners in x and z), from so high that walls hardly lean; a margin is left.
+    pub fn plan(low: [f64; 2], high: [f64; 2], size: Size) -> View {
+        let middle = [(low[0] + high[0]) / 2.0, (low[1] + high[1]) / 2.0];
+        let wide = size.width as f64 / size.height.max(1) as f64;
+        let span = (high[1] - low[1]).max((high[0] - low[0]) / wide).max(1.0) * 1.06;
+        let fov = 2.0 * libm::atan(span / 2.0 / PLAN_M).to_degrees();
+        View::looking([middle[0], PLAN_M, middle[1]], [middle[0], 0.0, middle[1]], fov, size)
     }
 
     pub(crate) fn middle(&self) -> [f32; 2] {

@@ -99,7 +99,10 @@ fn smooth(x: usize, y: usize, step: [usize; 2], seed: u32) -> i32 {
 
 /// Noise of several sizes.
 fn cloudy(x: usize, y: usize, seed: u32) -> i32 {
-    (smooth(x, y, [32, 32], seed) * 4 + smooth(x, y, [16, 16], seed + 1) * 2 + smooth(x, y, [8, 8], seed + 2) + smooth(x, y, [4, 4], seed + 3))
+    (smooth(x, y, [32, 32], seed) * 4
+        + smooth(x, y, [16, 16], seed + 1) * 2
+        + smooth(x, y, [8, 8], seed + 2)
+        + smooth(x, y, [4, 4], seed + 3))
         / 8
 }
 
@@ -116,10 +119,10 @@ fn texel_of(figure: Figure, x: usize, y: usize) -> i32 {
         Figure::Bricks => masonry(x, y, [32, 16], 2, 22) * 3 / 4 + noise(x, y, 5) / 6,
         Figure::Marble => marble(x, y),
         Figure::Speckle => 60 + noise(x, y, 6) / 2 + smooth(x, y, [4, 4], 7) / 4,
-        Figure::Weave => 80 + (if (x / 2 + y / 2) % 2 == 0 { 60 } else { 0 }) + noise(x, y, 8) / 5,
+        Figure::Weave => 80 + (if (x / 2 + y / 2).is_multiple_of(2) { 60 } else { 0 }) + noise(x, y, 8) / 5,
         Figure::Carpet => 70 + noise(x, y, 9) / 3 + smooth(x, y, [8, 8], 10) / 4,
-        Figure::Stripes => (if (x / 8) % 2 == 0 { 30 } else { 210 }) + noise(x, y, 12) / 16,
-        Figure::Checks => (if (x / 16 + y / 16) % 2 == 0 { 40 } else { 200 }) + noise(x, y, 13) / 16,
+        Figure::Stripes => (if (x / 8).is_multiple_of(2) { 30 } else { 210 }) + noise(x, y, 12) / 16,
+        Figure::Checks => (if (x / 16 + y / 16).is_multiple_of(2) { 40 } else { 200 }) + noise(x, y, 13) / 16,
         Figure::Leaves => smooth(x, y, [8, 4], 14) / 2 + noise(x / 2, y / 2, 15) / 2,
     }
 }
@@ -144,7 +147,7 @@ fn planks(x: usize, y: usize) -> i32 {
 fn parquet(x: usize, y: usize) -> i32 {
     let turned = (x / 16 + y / 16) % 2 == 1;
     let (along, across) = if turned { (y, x) } else { (x, y) };
-    if across % 4 == 0 || along % 16 == 0 {
+    if across.is_multiple_of(4) || along.is_multiple_of(16) {
         return 40;
     }
     90 + noise(along / 16 + 7 * usize::from(turned), across / 4, 34) / 3 + noise(along / 4, across, 35) / 10
@@ -172,7 +175,7 @@ fn masonry(x: usize, y: usize, [long, high]: [usize; 2], joint: usize, seed: u32
 fn marble(x: usize, y: usize) -> i32 {
     let cloud = cloudy(x, y, 41);
     let vein = (smooth(x, y, [16, 16], 45) - smooth(x, y, [32, 16], 46)).abs();
-    let dark = (24 - vein).max(0) * 5;
+    let dark = (9 - vein).max(0) * 7;
     110 + cloud / 3 - dark
 }
 

@@ -126,7 +126,8 @@ fn gripper(robot: &Robot) -> Body {
 /// Where a thing is that is held or was moved: `still` is where the scene has it.
 pub(crate) fn carried(sim: &Sim, number: usize, still: &Pose) -> Pose {
     let pose = sim.pose(number);
-    let turned = Pose::upright([pose.centre.x as f32, pose.height as f32, pose.centre.z as f32], pose.yaw - f64::from(sim.thing(number).yaw));
+    let turned =
+        Pose::upright([pose.centre.x as f32, pose.height as f32, pose.centre.z as f32], pose.yaw - f64::from(sim.thing(number).yaw));
     // A thing that lies on its side keeps its tilt: only the turn about the vertical is new.
     let turn = |axis: Vec3| [0, 1, 2].map(|k| axis[0] * turned.axes[0][k] + axis[1] * turned.axes[1][k] + axis[2] * turned.axes[2][k]);
     Pose { origin: turned.origin, axes: still.axes.map(turn) }

@@ -56,7 +56,13 @@ impl Canvas {
                 let face = faces[x];
                 let run = faces[x..].iter().take_while(|&&other| other == face).count();
                 // A crack between two faces takes the colour of what is to its left; the background has none.
-                last = if face == 0 && run > CRACK { 0 } else if face == 0 { last } else { face };
+                last = if face == 0 && run > CRACK {
+                    0
+                } else if face == 0 {
+                    last
+                } else {
+                    face
+                };
                 run_of(&self.shades[last as usize], patterns, &mut row, [x, run, y]);
                 x += run;
             }
@@ -72,8 +78,8 @@ impl Canvas {
 fn darken(row: &mut [u32], shadows: &[u8]) {
     for (word, &shadow) in row.iter_mut().zip(shadows) {
         let keep = 256 - u32::from(shadow);
-        let odd = ((*word & 0x00FF_00FF) * keep >> 8) & 0x00FF_00FF;
-        let even = ((*word & 0x0000_FF00) * keep >> 8) & 0x0000_FF00;
+        let odd = (((*word & 0x00FF_00FF) * keep) >> 8) & 0x00FF_00FF;
+        let even = (((*word & 0x0000_FF00) * keep) >> 8) & 0x0000_FF00;
         *word = odd | even;
     }
 }

@@ -96,7 +96,15 @@ fn bilinear(places: [[f32; 2]; 4], values: [f32; 4]) -> [f32; 4] {
     let mut corners = [None; 4];
     for (place, value) in places.iter().zip(values) {
         let side = [0, 1].map(|k| if span[k] > 1e-3 { (place[k] - low[k]) / span[k] } else { 0.5 });
-        let end = side.map(|s| if s < 0.01 { Some(0) } else if s > 0.99 { Some(1) } else { None });
+        let end = side.map(|s| {
+            if s < 0.01 {
+                Some(0)
+            } else if s > 0.99 {
+                Some(1)
+            } else {
+                None
+            }
+        });
         if let [Some(column), Some(row)] = end {
             corners[column + 2 * row] = Some(value);
         }
@@ -185,7 +193,8 @@ fn side(scene: &Scene, wall: &Wall, look: &Look, lights: &Lights, shell: &mut Sh
     let point = |s: f32, y: f32| [a[0] + way[0] * s, y, a[1] + way[1] * s];
     let paint = look.surface(&wall.material.name, wall.material.color, Role::Wall);
     let normal = [way[1], 0.0, -way[0]];
-    let sheet = Sheet { paint: &paint, normal, across: [way[0], 0.0, way[1]], along: [0.0, 1.0, 0.0], room: usize::from(wall.room), lights };
+    let sheet =
+        Sheet { paint: &paint, normal, across: [way[0], 0.0, way[1]], along: [0.0, 1.0, 0.0], room: usize::from(wall.room), lights };
     let rectangle = |from: f32, to: f32, low: f32, high: f32| [point(from, low), point(to, low), point(to, high), point(from, high)];
     let mut columns: Vec<f32> = wall.holes.iter().flat_map(|hole| [hole.from, hole.to]).map(|s| s.clamp(0.0, length)).collect();
     columns.extend([0.0, length]);
@@ -309,4 +318,3 @@ impl Shell {
 pub(crate) fn mixed(axes: &[Affine; 3], by: Vec3) -> Affine {
     [0, 1, 2].map(|k| axes[0][k] * by[0] + axes[1][k] * by[1] + axes[2][k] * by[2])
 }
-

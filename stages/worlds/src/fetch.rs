@@ -1,10 +1,11 @@
-//! Fetch in text: find a thing in a house, take it with the robot's arm, say that it is done.
+//! Errands in a house: find a thing, take it with the robot's arm, go to every room; and say that it is done.
 //!
 //! In: houses, or none and then the built-in generator's. Out: tasks with compiled scenes, and a live [`World`] that tells in
 //! few words what the robot's two cameras see (see [`words`]). The world's own reward is 0: strict success is paid by the
 //! pipeline's `rewards.success`.
 
 mod houses;
+mod pictures;
 mod play;
 #[cfg(test)]
 mod tests;
@@ -15,11 +16,13 @@ use household::{
     fetch::{Episode, FetchTask},
     freeze::Frozen,
     robot::ACTIONS,
-    sample::{Sampled, Tier, sample},
+    sample::{Request, Sampled, Tier, draw},
     scene,
     sim::Home,
+    tasks::Task as Errands,
 };
 use houses::Shelf;
+use pictures::Cameras;
 use play::Errand;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -28,15 +31,24 @@ use std::sync::Arc;
 
 /// Houses that are tried for one training task.
 const HOUSES_TRIED: u32 = 16;
+/// What a search for a training task is called.
+const TRAINING: &str = "train";
 
 /// `[world.settings]` of fetch.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// What is asked for: `fetch`, `object_nav`, `pick_up`, `room_visit`, or `mix`, one of the four by the task's seed.
+    pub task: TaskName,
     /// `near`: the target is in the start's room and the expert needs at most 50 actions. `all`: anywhere.
     pub tier: TierName,
     /// How many other things each camera tells of, nearest first: 0 to 4.
     pub others: usize,
+    /// Columns and rows of a picture, where `world.pictures` is set.
+    pub width: u32,
+    pub height: u32,
+    /// Whether training pictures show other materials and lights than the house's own in four episodes of five.
+    pub randomise: bool,
 }
 
 /// A tier's name in a pipeline file.
@@ -47,9 +59,33 @@ pub enum TierName {
     All,
 }
 
+/// A kind of errand in a pipeline file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskName {
+    Fetch,
+    ObjectNav,
+    PickUp,
+    RoomVisit,
+    Mix,
+}
+
+impl TaskName {
+    /// The errands that it stands for.
+    fn errands(self) -> &'static [Errands] {
+        match self {
+            TaskName::Fetch => &[Errands::Fetch],
+            TaskName::ObjectNav => &[Errands::ObjectNav],
+            TaskName::PickUp => &[Errands::PickUp],
+            TaskName::RoomVisit => &[Errands::RoomVisit],
+            TaskName::Mix => &Errands::ALL,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        Settings { tier: TierName::Near, others: 2 }
+        Settings { task: TaskName::Fetch, tier: TierName::Near, others: 2, width: 384, height: 224, randomise: true }
     }
 }
 
@@ -62,6 +98,9 @@ struct Description {
     /// blake3 of the compiled house, where a frozen file says which it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
+    /// Seed of materials and lights; none: the house's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    look: Option<u64>,
     fetch: FetchTask,
 }
 
@@ -70,6 +109,8 @@ pub struct Fetch {
     settings: Settings,
     shelf: Shelf,
     actions: Vec<ActionName>,
+    /// Of the pictures; `None`: text only.
+    pictures: Option<render::Size>,
 }
 
 fn line(error: impl std::fmt::Display) -> String {
@@ -82,15 +123,13 @@ impl Fetch {
     pub fn new(pictures: bool, table: &toml::Table, houses: Houses) -> Result<Fetch, String> {
         let settings: Settings = kinds::settings("fetch", table)?;
         kinds::within("others", settings.others, 0, words::MOST_OTHERS)?;
-        if pictures {
-            return Err("world.pictures: fetch has text only; hint: set `pictures = false`".into());
-        }
+        let size = pictures::size(settings.width, settings.height)?;
         let actions = ACTIONS.iter().map(|spelling| ActionName {
             name: spelling.name,
             aliases: spelling.aliases,
             ends_reply: spelling.action.ends_reply(),
         });
-        Ok(Fetch { settings, shelf: Shelf::new(houses), actions: actions.collect() })
+        Ok(Fetch { settings, shelf: Shelf::new(houses), actions: actions.collect(), pictures: pictures.then_some(size) })
     }
 
     fn tier(&self) -> Tier {
@@ -100,8 +139,9 @@ impl Fetch {
         }
     }
 
-    fn task(&self, seed: u64, house: String, sampled: Sampled) -> Result<Task, String> {
-        let description = Description { house, digest: None, fetch: sampled.task };
+    fn task(&self, seed: u64, house: String, training: bool, sampled: Sampled) -> Result<Task, String> {
+        let look = (training && self.settings.randomise && self.pictures.is_some()).then_some(seed);
+        let description = Description { house, digest: None, look, fetch: sampled.task };
         let json = serde_json::to_string(&description).map_err(line)?;
         Ok(Task { seed, json, bucket: sampled.bucket.into(), expert_length: sampled.expert_length })
     }
@@ -110,7 +150,7 @@ impl Fetch {
     fn frozen(&self, number: u64, text: &str) -> Result<Task, String> {
         let frozen = Frozen::from_line(text).map_err(line)?;
         let fetch = frozen.task().map_err(line)?;
-        let description = Description { house: frozen.house_origin, digest: Some(frozen.house_digest), fetch };
+        let description = Description { house: frozen.house_origin, digest: Some(frozen.house_digest), look: None, fetch };
         let json = serde_json::to_string(&description).map_err(line)?;
         Ok(Task { seed: number, json, bucket: frozen.expert_length_bucket, expert_length: frozen.expert_length })
     }
@@ -126,11 +166,14 @@ impl Fetch {
         let digest = blake3_seed(&format!("fetch/{what}/{seed}"));
         let mut rng = ChaCha8Rng::from_seed(digest);
         let mut last = String::new();
+        let errands = self.settings.task.errands();
         for attempt in 0..HOUSES_TRIED {
             let origin = house(&mut rng, attempt)?;
-            let sampled = self.shelf.home(&origin).and_then(|home| sample(&home, self.tier(), bucket, &mut rng).map_err(line));
+            let errand = errands[rng.random_range(0..errands.len())];
+            let request = Request { bucket, ..Request::new(errand, self.tier()) };
+            let sampled = self.shelf.home(&origin).and_then(|home| draw(&home, &request, &mut rng).map_err(line));
             match sampled {
-                Ok(sampled) => return self.task(seed, origin, sampled),
+                Ok(sampled) => return self.task(seed, origin, what == TRAINING, sampled),
                 Err(error) => last = format!("{origin}: {error}"),
             }
         }
@@ -156,7 +199,7 @@ impl Kind for Fetch {
     }
 
     fn rules(&self) -> String {
-        words::rules()
+        words::rules(self.settings.task.errands())
     }
 
     fn reward_bounds(&self, _steps: u32) -> RewardBounds {
@@ -169,7 +212,7 @@ impl Kind for Fetch {
         {
             return Err(format!("fetch has no bucket `{name}`: allowed are {}", self.buckets().join(", ")));
         }
-        self.search(seed, "train", bucket, |rng, _| Ok(self.shelf.train_origin(rng.random_range(0..self.shelf.train_count()))))
+        self.search(seed, TRAINING, bucket, |rng, _| Ok(self.shelf.train_origin(rng.random_range(0..self.shelf.train_count()))))
     }
 
     fn held_out(&self, number: u64) -> Result<Task, String> {
@@ -206,7 +249,8 @@ impl Kind for Fetch {
         let home = self.shelf.opened(bytes, || scene::Scene::from_bytes(bytes).map(Home::new).map_err(line))?;
         let episode =
             Episode::start(home, Arc::new(description.fetch)).map_err(|error| format!("fetch in house {}: {error}", description.house))?;
-        Ok(Box::new(Errand::new(episode, self.settings.others)))
+        let cameras = self.pictures.map(|size| Cameras::new(&episode.sim.home.scene, description.look, size));
+        Ok(Box::new(Errand::new(episode, self.settings.others, cameras)))
     }
 
     fn corpus(&self, lines: usize) -> Vec<String> {

@@ -51,7 +51,8 @@ pub(super) struct Way {
     pub(super) goal: Goal,
     pub(super) field: Field,
     targets: Vec<Block>,
-    /// Light things that the body would push, and how near its axis comes to each.
+    /// Light things at the body's height, and how near its axis comes to each; and those that it can come to at all.
+    all: Vec<(Block, f64)>,
     pub(super) light: Vec<(Block, f64)>,
     /// The last plan ends at the goal, not on the way to it.
     pub(super) ends: bool,
@@ -65,23 +66,25 @@ fn light(sim: &Sim) -> Vec<(Block, f64)> {
 impl Way {
     pub(super) fn new(sim: &Sim, goal: Goal) -> Way {
         let floor = sim.home.floor();
-        let light = light(sim);
+        let all = light(sim);
         let mut touched = vec![false; floor.cells()];
-        for (block, clearance) in &light {
-            let around = block.half.length() + clearance;
-            for cell in floor.near(block.centre, around) {
-                touched[cell] |= block.floor_distance(floor.middle(cell)) < *clearance;
-            }
-        }
+        // Most light things stand where the body does not come near them.
+        let in_the_way = |(block, clearance): &(Block, f64)| {
+            let near = floor.near(block.centre, block.half.length() + clearance);
+            let cells: Vec<usize> = near.filter(|&cell| block.floor_distance(floor.middle(cell)) < *clearance).collect();
+            cells.iter().for_each(|&cell| touched[cell] = true);
+            !cells.is_empty()
+        };
+        let light = all.iter().copied().filter(in_the_way).collect();
         let field = Field::careful(floor, goals(sim, floor, &goal).into_iter(), &touched);
         let targets = goal.targets().iter().map(|&target| sim.block(target)).collect();
-        Way { goal, field, targets, light, ends: false }
+        Way { goal, field, targets, all, light, ends: false }
     }
 
     /// Whether it was made for this goal, and things are where they were.
     pub(super) fn holds(&self, sim: &Sim, goal: &Goal) -> bool {
         let same = || goal.targets().iter().map(|&target| sim.block(target)).eq(self.targets.iter().copied());
-        self.goal == *goal && same() && light(sim) == self.light
+        self.goal == *goal && same() && light(sim) == self.all
     }
 }
 
@@ -173,12 +176,13 @@ fn sights(probe: &mut Sim, targets: &[usize], robot: &Robot) -> Vec<(Tail, u32)>
     found
 }
 
-/// Runs actions in a copy of the world for as long as each works as a whole. True: all did.
-pub(super) fn follow(trial: &mut Sim, actions: &[Action], script: &mut Vec<(Robot, Action)>) -> bool {
+/// Runs actions in a copy of the world for as long as each works as a whole, or at all where `partly`. True: all did.
+pub(super) fn follow(trial: &mut Sim, actions: &[Action], partly: bool, script: &mut Vec<(Robot, Action)>) -> bool {
     for &action in actions {
         let before = trial.robot;
         let worked = trial.act(action);
-        let whole = !matches!(action, Action::MoveAhead | Action::MoveBack) || trial.robot.position.distance(before.position) > 0.19;
+        let whole =
+            partly || !matches!(action, Action::MoveAhead | Action::MoveBack) || trial.robot.position.distance(before.position) > 0.19;
         if !worked || !whole {
             return false;
         }
@@ -194,12 +198,12 @@ pub(super) fn grasped(sim: &Sim, reach: &Reach, grasp: &Grasp) -> Option<Vec<(Ro
     }
     let mut turned = sim.clone();
     let mut turns = Vec::new();
-    if !follow(&mut turned, &small_turns(grasp.turns), &mut turns) {
+    if !follow(&mut turned, &small_turns(grasp.turns), false, &mut turns) {
         return None;
     }
     reach.orders(grasp).iter().find_map(|order| {
         let (mut trial, mut script) = (turned.clone(), turns.clone());
-        if !follow(&mut trial, order, &mut script) {
+        if !follow(&mut trial, order, false, &mut script) {
             return None;
         }
         let (hand, height) = trial.robot.hand();

@@ -27,13 +27,13 @@ use goals::{Goal, Way};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use search::{Found, Manner, Search};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// A careful search, and a hasty one for where that finds nothing within its states.
 const CAREFUL: Manner = Manner { most: 1_500, haste: 1.2, fine: false, push: false, piece: true };
 const HASTY: Manner = Manner { most: 10_000, haste: 2.0, ..CAREFUL };
 /// With small turns, and the whole way at once: for narrow places, and where pieces of the way led in a circle.
-const FINE: Manner = Manner { most: 40_000, haste: 2.0, fine: true, push: false, piece: false };
+const FINE: Manner = Manner { most: 20_000, haste: 2.0, fine: true, push: false, piece: false };
 /// With the arm out each state is dearer to test.
 const ARM_OUT: Manner = Manner { most: 250, haste: 1.5, ..CAREFUL };
 const LOADED: Manner = Manner { most: 1_500, haste: 2.0, ..CAREFUL };
@@ -54,6 +54,9 @@ pub struct Expert {
     way: Option<Way>,
     /// Poses from which a plan was made, to notice when the robot goes in a circle.
     begun: Vec<Robot>,
+    circles: bool,
+    /// Rooms in which it turned as far as it can without seeing a target.
+    looked: BTreeSet<usize>,
     guessed: bool,
 }
 
@@ -72,7 +75,7 @@ impl Expert {
         if let Some(action) = self.at_once(episode) {
             return vec![action];
         }
-        let looks = look_around(episode, most);
+        let looks = self.look_around(episode, most);
         if !looks.is_empty() {
             return looks;
         }
@@ -81,7 +84,9 @@ impl Expert {
         // The same pose comes twice only where an action changes nothing, as the pickup at the end.
         let at = self.script.iter().position(|(before, _)| *before == robot).filter(|_| !failed);
         let at = at.unwrap_or_else(|| {
+            self.circles = self.begun.contains(&robot);
             self.script = self.solve(episode).unwrap_or_default();
+            self.begun.push(robot);
             0
         });
         self.reply(at, most)
@@ -103,6 +108,22 @@ impl Expert {
             // What is held and not asked for is in the way.
             _ => (!sim.held.is_empty()).then_some(Action::Dropoff),
         }
+    }
+
+    /// Turns left through a room in which no target has been seen yet.
+    fn look_around(&mut self, episode: &Episode, most: usize) -> Vec<Action> {
+        let (looked, room) = (episode.looked(), episode.room());
+        let searches = episode.task.task != Task::RoomVisit && episode.remembered.is_none() && !episode.has_taken();
+        if !searches || looked >= LOOK_HEADINGS || !compact(&episode.sim) || self.looked.contains(&room) {
+            return Vec::new();
+        }
+        let mut trial = episode.sim.clone();
+        let turns = most.min(LOOK_TURNS.min(LOOK_HEADINGS - looked) as usize);
+        let looks: Vec<Action> = (0..turns).map_while(|_| trial.act(Action::RotateLeft).then_some(Action::RotateLeft)).collect();
+        if looks.is_empty() {
+            self.looked.insert(room);
+        }
+        looks
     }
 
     fn reply(&self, at: usize, most: usize) -> Vec<Action> {
@@ -143,8 +164,6 @@ impl Expert {
             self.way = Some(Way::new(sim, goal));
         }
         let way = self.way.as_mut()?;
-        let circles = self.begun.iter().filter(|robot| **robot == sim.robot).count() > 0;
-        self.begun.push(sim.robot);
         let mut prefix = Vec::new();
         let mut trial = sim.clone();
         for stage in 0..3 {
@@ -152,12 +171,14 @@ impl Expert {
                 continue;
             }
             let manners = match (compact(&trial), trial.held.is_empty()) {
-                (true, _) if circles => &[FINE][..],
+                (true, _) if self.circles => &[FINE][..],
                 (true, _) => &[CAREFUL, HASTY, FINE],
+                (false, true) if self.circles => &[],
                 (false, true) => &[ARM_OUT],
-                (false, false) => &[LOADED, HASTY],
+                (false, false) if self.circles => &[Manner { most: LOADED.most, ..FINE }],
+                (false, false) => &[LOADED],
             };
-            if let Some((found, ends)) = drive(&trial, way, manners) {
+            if let Some((found, ends)) = drive(&trial, way, manners, !self.circles) {
                 way.ends = ends;
                 prefix.extend(found);
                 return Some(prefix);
@@ -171,8 +192,8 @@ impl Expert {
     }
 }
 
-/// Searches, first around what is light and then through it.
-fn drive(sim: &Sim, way: &Way, manners: &[Manner]) -> Option<(Vec<(Robot, Action)>, bool)> {
+/// Searches, first around what is light and then through it. `part`: the way to the best place is better than none.
+fn drive(sim: &Sim, way: &Way, manners: &[Manner], part: bool) -> Option<(Vec<(Robot, Action)>, bool)> {
     let mut best = None;
     for push in [false, true] {
         if push && way.light.is_empty() {
@@ -186,7 +207,7 @@ fn drive(sim: &Sim, way: &Way, manners: &[Manner]) -> Option<(Vec<(Robot, Action
             }
         }
     }
-    best.map(|script| (script, false))
+    best.filter(|_| part).map(|script| (script, false))
 }
 
 /// Whether the arm is within the body's outline and the hand empty, so that only the body can touch something.
@@ -214,18 +235,6 @@ fn face(episode: &Episode) -> Action {
     if better { turn } else { Action::Done }
 }
 
-/// Turns left through a room in which no target has been seen yet.
-fn look_around(episode: &Episode, most: usize) -> Vec<Action> {
-    let looked = episode.looked();
-    let searches = episode.task.task != Task::RoomVisit;
-    if !searches || episode.remembered.is_some() || looked >= LOOK_HEADINGS || !compact(&episode.sim) || episode.has_taken() {
-        return Vec::new();
-    }
-    let mut trial = episode.sim.clone();
-    let turns = most.min(LOOK_TURNS.min(LOOK_HEADINGS - looked) as usize);
-    (0..turns).map_while(|_| trial.act(Action::RotateLeft).then_some(Action::RotateLeft)).collect()
-}
-
 /// Draws the arm in, and folds the wrist if asked to; lifts first where something is in the way. False: it cannot.
 fn draw_in(trial: &mut Sim, script: &mut Vec<(Robot, Action)>, fold: bool) -> bool {
     for _ in 0..60 {
@@ -245,12 +254,18 @@ fn draw_in(trial: &mut Sim, script: &mut Vec<(Robot, Action)>, fold: bool) -> bo
 
 /// Whether there is a place on the floor from which the arm grasps a thing. That one can drive there is not asked.
 pub(crate) fn accessible(home: &Arc<Home>, thing: usize) -> bool {
+    accessible_from(home, thing, |_| true)
+}
+
+/// Whether one of these cells of the floor is a place for the body from which the arm grasps a thing.
+pub(crate) fn accessible_from(home: &Arc<Home>, thing: usize, reached: impl Fn(usize) -> bool) -> bool {
     const AROUND_M: f64 = 0.95;
     let place = home.scene.things[thing].floor_centre();
     let mut sim = Sim::new(Arc::clone(home), Robot::stowed(place, 0.0), cameras(&mut ChaCha8Rng::seed_from_u64(0)));
     let Some(reach) = Reach::new(&sim, &sim.robot, thing) else { return false };
     let floor = home.floor();
-    let poses = floor.near(place, AROUND_M).flat_map(|cell| (0..12).map(move |heading| (cell, 30.0 * f64::from(heading))));
+    let cells = floor.near(place, AROUND_M).filter(|&cell| reached(cell));
+    let poses = cells.flat_map(|cell| (0..12).map(move |heading| (cell, 30.0 * f64::from(heading))));
     for (cell, yaw) in poses {
         // The cell is the body's axis, not the pivot.
         sim.robot = Robot::stowed(place, yaw).standing(floor.middle(cell));
@@ -262,14 +277,14 @@ pub(crate) fn accessible(home: &Arc<Home>, thing: usize) -> bool {
     false
 }
 
-/// Whether there is a place on the floor from which the navigation camera shows a thing within two metres, turned towards
-/// it. That one can drive there is not asked.
-pub(crate) fn viewable(home: &Arc<Home>, thing: usize) -> bool {
+/// Whether one of these cells of the floor is a place for the body from which the navigation camera, turned towards a thing,
+/// shows it within two metres.
+pub(crate) fn viewable_from(home: &Arc<Home>, thing: usize, reached: impl Fn(usize) -> bool) -> bool {
     let mut sim = Sim::new(Arc::clone(home), Robot::stowed(vec2(0.0, 0.0), 0.0), cameras(&mut ChaCha8Rng::seed_from_u64(0)));
     let floor = home.floor();
     let block = sim.block(thing);
     let far = tasks::NEAR_M + block.half.length();
-    floor.near(block.centre, far).any(|cell| {
+    floor.near(block.centre, far).filter(|&cell| reached(cell)).any(|cell| {
         let body = floor.middle(cell);
         let robot = Robot::stowed(body, yaw_of(block.centre.minus(body)));
         sim.robot = robot.standing(body);

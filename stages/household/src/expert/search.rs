@@ -10,7 +10,10 @@ use crate::{
     robot::{Action, BODY_BEHIND, Robot, magnitude},
     sim::Sim,
 };
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
 
 /// Going back costs more than it takes, since the robot does not look there.
 const BACK: u32 = 10;
@@ -21,6 +24,8 @@ const PIECE_M: f64 = 2.0;
 const LEFT_M: f64 = 1.0;
 /// A search that gives up tells the way to the best place that it found, if that is this much nearer, metres.
 const GAIN_M: f64 = 0.3;
+/// A move that an obstacle ends goes at least this many of its ten steps.
+const LEAST_STEPS: u32 = 2;
 /// Where the field says that the goal is further than this, it is not tested, metres.
 const TESTED_M: f64 = 0.6;
 
@@ -54,7 +59,7 @@ pub(super) struct Manner {
     pub(super) most: u32,
     /// How much more the way ahead counts than the way behind: turns are not in it.
     pub(super) haste: f64,
-    /// Small turns on the way too, for where it is narrow.
+    /// Small turns on the way too, and moves that end at an obstacle: for where it is narrow.
     pub(super) fine: bool,
     /// Light things may be pushed.
     pub(super) push: bool,
@@ -76,8 +81,8 @@ pub(super) struct Search<'a> {
     states: Vec<State>,
     entries: Vec<Entry>,
     open: BinaryHeap<Reverse<(u32, usize)>>,
-    /// Headings already reached, a bit each, by cell.
-    closed: Vec<u64>,
+    /// Headings already reached, a bit each, by cell; finer cells where small turns are taken.
+    closed: BTreeMap<u32, u64>,
 }
 
 impl<'a> Search<'a> {
@@ -100,7 +105,7 @@ impl<'a> Search<'a> {
             states: Vec::new(),
             entries: Vec::new(),
             open: BinaryHeap::new(),
-            closed: vec![0; sim.home.floor().cells()],
+            closed: BTreeMap::new(),
         };
         search.add(robot, 0, 0, None);
         search
@@ -108,14 +113,23 @@ impl<'a> Search<'a> {
 
     fn add(&mut self, robot: Robot, heading: usize, spent: u32, from: Option<(usize, Action)>) {
         let floor = self.sim.home.floor();
-        let Some(cell) = floor.cell(robot.position) else { return };
-        if self.closed[cell] & (1 << heading) != 0 && from.is_some() {
+        let Some(cell) = self.cell(&robot) else { return };
+        if from.is_some() && self.closed.get(&cell).is_some_and(|headings| headings & (1 << heading) != 0) {
             return;
         }
         let Some(left) = self.way.field.way(floor, robot.body()) else { return };
         let ahead = libm::ceil(left / 0.2 * f64::from(UNIT) * self.manner.haste) as u32;
         self.states.push(State { robot, heading, spent, left, from });
         self.offer(spent + ahead + self.least, Entry::State(self.states.len() - 1));
+    }
+
+    /// The pivot's cell: a quarter of the floor's where small turns are taken.
+    fn cell(&self, robot: &Robot) -> Option<u32> {
+        let (floor, origin) = (self.sim.home.floor(), self.sim.home.space.bounds().0);
+        let quarter = |value: f64| u32::from(libm::fmod(value / 0.1, 1.0) >= 0.5);
+        let cell = floor.cell(robot.position)? as u32;
+        let offset = robot.position.minus(origin);
+        Some(if self.manner.fine { 4 * cell + 2 * quarter(offset.x) + quarter(offset.z) } else { cell })
     }
 
     fn offer(&mut self, rank: u32, entry: Entry) {
@@ -159,12 +173,12 @@ impl<'a> Search<'a> {
 
     fn expand(&mut self, index: usize) {
         let State { robot, heading, spent, left, .. } = self.states[index];
-        let Some(cell) = self.sim.home.floor().cell(robot.position) else { return };
-        let bit = 1 << heading;
-        if self.closed[cell] & bit != 0 {
+        let Some(cell) = self.cell(&robot) else { return };
+        let headings = self.closed.entry(cell).or_default();
+        if *headings & (1 << heading) != 0 {
             return;
         }
-        self.closed[cell] |= bit;
+        *headings |= 1 << heading;
         if left <= TESTED_M {
             for (tail, cost) in tails(&mut self.probe, self.way, &self.reaches, &robot) {
                 self.offer(spent + cost, Entry::End(index, tail));
@@ -209,8 +223,10 @@ impl<'a> Search<'a> {
             Action::MoveAhead | Action::MoveBack => {
                 let way = if action == Action::MoveAhead { 0.2 } else { -0.2 };
                 let body = behind(heading);
-                let free = (1..=10).all(|step| space.body_fits(body.plus(self.directions[heading].times(0.1 * way * f64::from(step)))));
-                (free, way, 0.0)
+                let fits = |step: &u32| space.body_fits(body.plus(self.directions[heading].times(0.1 * way * f64::from(*step))));
+                let steps = (1..=10).take_while(fits).count() as u32;
+                let enough = steps == 10 || self.manner.fine && steps >= LEAST_STEPS;
+                (enough, 0.1 * way * f64::from(steps), 0.0)
             }
             _ => {
                 let degrees = magnitude(action);
@@ -238,19 +254,19 @@ impl<'a> Search<'a> {
     /// The way to a state as far as it works; where something light is pushed, what comes after that is another matter.
     fn driven(&self, state: usize) -> Option<Vec<(Robot, Action)>> {
         let (mut trial, mut script) = (self.sim.clone(), Vec::new());
-        let whole = follow(&mut trial, &self.base(state), &mut script);
+        let whole = follow(&mut trial, &self.base(state), self.manner.fine, &mut script);
         (whole || self.manner.push && !script.is_empty()).then_some(script)
     }
 
     /// The whole plan, run in a copy of the world.
     fn verified(&self, state: usize, tail: &Tail) -> Option<Vec<(Robot, Action)>> {
         let (mut trial, mut script) = (self.sim.clone(), Vec::new());
-        if !follow(&mut trial, &self.base(state), &mut script) {
+        if !follow(&mut trial, &self.base(state), self.manner.fine, &mut script) {
             return (self.manner.push && !script.is_empty()).then_some(script);
         }
         match tail {
             Tail::Nothing => Some(script),
-            Tail::Turns(turns) => follow(&mut trial, &small_turns(*turns), &mut script).then_some(script),
+            Tail::Turns(turns) => follow(&mut trial, &small_turns(*turns), false, &mut script).then_some(script),
             Tail::Grasp(grasp) => {
                 script.extend(grasped(&trial, &self.reaches[grasp.reach], grasp)?);
                 Some(script)

@@ -3,7 +3,7 @@
 use super::{Milestone, Spec, Task};
 use crate::{
     error::Error,
-    expert::{accessible, viewable},
+    expert::{accessible_from, viewable_from},
     field::Field,
     geometry::{Vec2, vec2},
     robot::{Action, Robot},
@@ -127,29 +127,25 @@ impl Episode {
     /// # Errors
     /// What cannot be reached, and why.
     pub fn check(&self) -> Result<(), Error> {
+        let home = &self.sim.home;
+        let floor = home.floor();
+        let from_start = Field::to(floor, |point| point.distance(self.sim.robot.body()) < 0.15);
         if self.task.task == Task::RoomVisit {
-            let floor = self.sim.home.floor();
-            let field = Field::to(floor, |point| point.distance(self.sim.robot.body()) < 0.15);
-            for (number, room) in self.sim.home.scene.rooms.iter().enumerate() {
-                if !field.reaches(floor, number) {
-                    return Err(scene(format!("room {} cannot be reached from the start", room.id)));
-                }
-            }
-            return Ok(());
+            let closed = home.scene.rooms.iter().enumerate().find(|(number, _)| !from_start.reaches(floor, *number));
+            return closed.map_or(Ok(()), |(_, room)| Err(scene(format!("room {} cannot be reached from the start", room.id))));
         }
         let mut reasons = Vec::new();
         for &target in &self.targets {
             let thing = self.sim.thing(target);
-            if self.task.task.takes() && !thing.pickupable {
+            let takes = self.task.task.takes();
+            if takes && !thing.pickupable {
                 reasons.push(format!("{} cannot be picked up", thing.id));
-            } else if self.task.task.takes() && !crate::reach::within_lift(&self.sim, target) {
+            } else if takes && !crate::reach::within_lift(&self.sim, target) {
                 reasons.push(format!("{} is {:.2} m high, out of the hand's reach", thing.id, f64::from(thing.centre[1])));
-            } else if self.way_to(target).is_none() {
-                reasons.push(format!("no way leads from the start to {}", thing.id));
-            } else if self.task.task.takes() && !accessible(&self.sim.home, target) {
-                reasons.push(format!("the arm comes to {} from nowhere on the floor", thing.id));
-            } else if !self.task.task.takes() && !viewable(&self.sim.home, target) {
-                reasons.push(format!("{} is visible within two metres from nowhere on the floor", thing.id));
+            } else if takes && !accessible_from(home, target, |cell| from_start.leads(cell)) {
+                reasons.push(format!("the arm comes to {} from nowhere that one can drive to", thing.id));
+            } else if !takes && !viewable_from(home, target, |cell| from_start.leads(cell)) {
+                reasons.push(format!("{} is visible within two metres from nowhere that one can drive to", thing.id));
             } else {
                 return Ok(());
             }

@@ -1,6 +1,6 @@
 //! A live errand.
 
-use super::words;
+use super::{pictures, pictures::Cameras, words};
 use crate::{Acted, Picture, Plan, Standing, World, kinds::listed};
 use household::{
     expert::Expert,
@@ -13,13 +13,15 @@ pub(super) struct Errand {
     pub(super) episode: Episode,
     expert: Expert,
     others: usize,
+    /// `None`: text only.
+    cameras: Option<Cameras>,
     /// What was done, equal actions counted together: the action, whether it worked, how often.
     deeds: Vec<(Action, bool, u32)>,
 }
 
 impl Errand {
-    pub(super) fn new(episode: Episode, others: usize) -> Errand {
-        Errand { episode, expert: Expert::default(), others, deeds: Vec::new() }
+    pub(super) fn new(episode: Episode, others: usize, cameras: Option<Cameras>) -> Errand {
+        Errand { episode, expert: Expert::default(), others, cameras, deeds: Vec::new() }
     }
 
     fn note(&mut self, action: Action, worked: bool) {
@@ -32,11 +34,14 @@ impl Errand {
 
 impl World for Errand {
     fn observe(&self) -> String {
-        words::observe(&self.episode, self.others)
+        match self.cameras {
+            Some(_) => pictures::words(&self.episode, &words::proprioception(&self.episode)),
+            None => words::observe(&self.episode, self.others),
+        }
     }
 
     fn pictures(&self) -> Vec<Picture> {
-        Vec::new()
+        self.cameras.as_ref().map_or_else(Vec::new, |cameras| cameras.pictures(&self.episode.sim))
     }
 
     fn instruction(&self) -> String {
@@ -45,10 +50,10 @@ impl World for Errand {
 
     fn act(&mut self, action: &str) -> Result<Acted, String> {
         let Some(action) = Action::named(action) else {
-            return Err(format!(
-                "fetch has no action `{action}`: allowed are {}",
-                listed(&ACTIONS.each_ref().map(|spelling| spelling.name))
-            ));
+            let names = ACTIONS.each_ref().map(|spelling| spelling.name);
+            let nearest = names.into_iter().max_by(|one, other| strsim::jaro(one, action).total_cmp(&strsim::jaro(other, action)));
+            let hint = nearest.map(|name| format!("; hint: `{name}`")).unwrap_or_default();
+            return Err(format!("fetch has no action `{action}`: allowed are {}{hint}", listed(&names)));
         };
         if self.episode.over {
             return Err(format!("fetch: `{}` was asked for after the episode's end", action.name()));
