@@ -17,8 +17,8 @@ use household::{
 };
 use std::sync::Arc;
 
-/// Paints: grey body, light arm, dark grip, orange pads, pale wheels.
-const COLOURS: [Vec3; 4] = [[66.0, 68.0, 74.0], [196.0, 199.0, 204.0], [40.0, 41.0, 45.0], [214.0, 120.0, 52.0]];
+/// Paints: grey body, light arm, dark grip, orange pads.
+const COLOURS: [Vec3; 4] = [[66.0, 68.0, 74.0], [196.0, 199.0, 204.0], [58.0, 60.0, 66.0], [214.0, 120.0, 52.0]];
 
 /// Heights above the lift of the arm's and the hand's middle, and the arm's place ahead of the pivot; as the household has them.
 const ARM_RISE: f64 = 0.1865;

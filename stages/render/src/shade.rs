@@ -38,7 +38,8 @@ pub(crate) struct Shade {
 
 /// A colour as it lies in a row before it is packed.
 fn packed(colour: [f32; 3]) -> u32 {
-    let byte = |value: f32| (value.min(255.0) + ROUND).to_bits() & 255;
+    // Written so that it is one instruction; what is no number becomes white.
+    let byte = |value: f32| ((if value < 255.0 { value } else { 255.0 }) + ROUND).to_bits() & 255;
     byte(colour[0]) | byte(colour[1]) << 8 | byte(colour[2]) << 16
 }
 
@@ -171,11 +172,14 @@ fn piece(shade: &Shade, texels: &Level, bits: u32, from: &Point, [du, dv, dl]: [
     for (texel, index) in texel.iter_mut().zip(index) {
         *texel = f32::from(texels[index as usize & (texels.len() - 1)]);
     }
-    for (k, (out, texel)) in out.iter_mut().zip(texel).enumerate() {
-        let light = from.light + dl * k as i32 as f32;
-        let colour = [0, 1, 2].map(|c| (shade.dark[c] + shade.step[c] * texel) * light);
-        *out = packed(colour);
+    // Everything is in locals, so that the loop has nothing to load again and stays in vectors.
+    let (dark, step, light) = (shade.dark, shade.step, from.light);
+    let mut words = [0_u32; PIECE];
+    for (k, (word, texel)) in words.iter_mut().zip(texel).enumerate() {
+        let light = light + dl * k as i32 as f32;
+        *word = packed([0, 1, 2].map(|c| (dark[c] + step[c] * texel) * light));
     }
+    *out = words;
 }
 
 #[cfg(test)]
