@@ -15,6 +15,8 @@ use std::sync::Arc;
 const FETCH_AHEAD: u32 = 1024;
 /// How often files that are not there yet are asked for again.
 const FILES_RETRY_MS: u64 = 500;
+/// Weights that nobody needs any more are removed after this time.
+const GRACE_MS: u64 = 5_000;
 /// How often files that are not there yet are spoken of.
 const FILES_PATIENCE: u32 = 20;
 
@@ -86,6 +88,8 @@ pub struct Learner<M: Maker> {
     pub(crate) last: Last,
     pub(crate) window_len: usize,
     pub(crate) newest_published: Option<u64>,
+    /// Versions that nobody needs any more, and since when: their weights are removed a while later.
+    superseded: BTreeMap<u64, u64>,
     fetching: u32,
     tickets: u64,
     swept_ms: u64,
@@ -124,6 +128,7 @@ impl<M: Maker> Learner<M> {
             last: Last::default(),
             window_len: 0,
             newest_published: None,
+            superseded: BTreeMap::new(),
             fetching: 0,
             tickets: 0,
             swept_ms: 0,
@@ -301,7 +306,14 @@ impl<M: Maker> Learner<M> {
         let validated = state.passes.iter().filter(|p| !p.is_complete(episodes)).map(|p| p.version);
         let served = self.serving.values().flatten().copied();
         let kept: BTreeSet<u64> = state.published.iter().rev().take(newest).copied().chain(validated).chain(served).collect();
-        let (stay, go): (Vec<u64>, Vec<u64>) = state.published.iter().partition(|version| kept.contains(version));
+        // A generator may be in the middle of reading one that was the newest a moment ago.
+        self.superseded.retain(|version, _| !kept.contains(version));
+        for version in state.published.iter().filter(|version| !kept.contains(version)) {
+            self.superseded.entry(*version).or_insert(self.clock_ms);
+        }
+        let is_due = |version: &u64| self.superseded.get(version).is_some_and(|since| self.clock_ms >= since + GRACE_MS);
+        let (go, stay): (Vec<u64>, Vec<u64>) = state.published.iter().partition(|version| is_due(version));
+        self.superseded.retain(|version, _| stay.contains(version));
         state.published = stay;
         out.extend(go.into_iter().map(|version| Output::DeleteObject { name: object_of(version) }));
     }

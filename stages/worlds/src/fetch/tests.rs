@@ -232,8 +232,7 @@ fn each_errand_is_told_and_solved() {
         }
     }
     let mix = Fetch::new(false, &"task = \"mix\"\ntier = \"all\"".parse().unwrap(), Houses { generated: 64, ..Houses::default() }).unwrap();
-    let firsts: BTreeSet<String> = (0..12)
-        .map(|seed| start(&mix, &mix.sample(seed, None).unwrap()).observe().split(' ').next().unwrap().to_string())
-        .collect();
+    let firsts: BTreeSet<String> =
+        (0..12).map(|seed| start(&mix, &mix.sample(seed, None).unwrap()).observe().split(' ').next().unwrap().to_string()).collect();
     assert!(firsts.len() >= 3, "{firsts:?}");
 }
