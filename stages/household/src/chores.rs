@@ -62,7 +62,8 @@ impl Row {
         if !numbers.into_iter().all(|number| number.is_finite() && number.abs() <= 1e4) {
             return Err(Error::key("agent_starting_position", "must be finite, at most 10000"));
         }
-        if !["", "short", "medium", "long"].contains(&row.expert_length_bucket.as_str()) {
+        // Files of the near tier name their buckets `near-short` and so on.
+        if !["", "short", "medium", "mid", "long"].contains(&row.expert_length_bucket.trim_start_matches("near-")) {
             return Err(Error::key("expert_length_bucket", format!("`{}`: must be short, medium or long", row.expert_length_bucket)));
         }
         Ok(row)

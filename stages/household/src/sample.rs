@@ -6,6 +6,7 @@
 use crate::{
     error::Error,
     expert::{Expert, accessible},
+    field::Field,
     geometry::{Vec2, vec2},
     instruct::{self, Colours, Phrase, Wording, describe},
     robot::Robot,
@@ -51,18 +52,20 @@ const ALL: [Bucket; 3] = [
 /// Starts and targets that are tried in one house.
 const TRIES: u32 = 48;
 /// Of these, as many as the expert is asked about.
-const SOLVES: u32 = 12;
+const SOLVES: u32 = 6;
 /// Actions the expert plans at once while lengths are measured.
 pub const REPLY_ACTIONS: usize = 5;
-/// While this many tries last, an episode shorter than the length that was drawn for it is passed over: without it most
-/// episodes of a bucket would be at its short end.
+/// While this many tries last, starts are passed over that are too near for the length that was drawn, and so are the first
+/// episodes that come out shorter: without it most episodes of a bucket would be at its short end.
 const AIMED: u32 = 30;
+const PASSED_OVER: u32 = 2;
 /// Object types that a house of the near tier holds at least.
 const LEAST_KINDS: usize = 5;
 /// RoomVisit is asked for in houses of at least this many rooms.
 pub const LEAST_ROOMS: usize = 3;
-/// How near to its target PickUp begins, metres.
+/// How near to its target PickUp begins, metres; and how near where it is to be long.
 const PICKUP_M: f64 = 1.6;
+const PICKUP_FAR_M: f64 = 2.6;
 
 impl Tier {
     pub fn buckets(self) -> &'static [Bucket] {
@@ -155,7 +158,7 @@ pub fn draw(home: &Arc<Home>, request: &Request, rng: &mut ChaCha8Rng) -> Result
         let most = wanted.map_or_else(|| request.tier.buckets().last().map_or(0, |bucket| bucket.most), |bucket| bucket.most);
         let Some(expert_length) = solve(home, &spec, most.min(spec.task.step_limit())) else { continue };
         let Some(found) = request.tier.bucket(expert_length) else { continue };
-        if expert_length < least && solves < SOLVES {
+        if expert_length < least && solves <= PASSED_OVER {
             continue;
         }
         if wanted.is_none_or(|wanted| wanted == found) {
@@ -182,7 +185,9 @@ pub fn accept(home: &Arc<Home>, spec: &Spec) -> Result<u32, Error> {
 /// A length to aim at within a bucket of the tier that covers the house; 0: any.
 fn aim(request: &Request, wanted: Option<&Bucket>, rng: &mut ChaCha8Rng) -> u32 {
     match (request.tier, request.task, wanted.map(|bucket| bucket.name)) {
-        (Tier::All, Task::PickUp, Some("short")) => rng.random_range(26..46),
+        (Tier::All, Task::PickUp, Some("short")) => rng.random_range(28..48),
+        (Tier::All, Task::ObjectNav, Some("short")) => rng.random_range(4..34),
+        (Tier::All, Task::ObjectNav, Some("medium")) => rng.random_range(50..115),
         (Tier::All, _, Some("short")) => rng.random_range(4..42),
         (Tier::All, _, Some("medium")) => rng.random_range(50..128),
         (Tier::All, _, Some(_)) => rng.random_range(150..230),
@@ -199,8 +204,11 @@ fn likely(home: &Arc<Home>, request: &Request, wanted: Option<&Bucket>, aim: u32
     if request.task == Task::RoomVisit {
         return episode.check().is_ok();
     }
-    let ways = episode.targets.iter().filter_map(|&target| episode.way_to(target));
-    let Some(way) = ways.min_by(f64::total_cmp) else { return false };
+    let (floor, body) = (home.floor(), episode.sim.robot.body());
+    let from_start = Field::to(floor, |point| point.distance(body) < 0.15);
+    let near = if request.task.takes() { 0.8 } else { 1.8 };
+    let ways = episode.targets.iter().flat_map(|&target| floor.near(episode.sim.centre(target).0, near));
+    let Some(way) = ways.filter_map(|cell| from_start.way(floor, floor.middle(cell))).min_by(f64::total_cmp) else { return false };
     let steps = way / 0.2;
     // Turns and the arm take about as much again on short ways; the rest is seen once the expert has gone it.
     let most_likely = 1.5 * steps + if request.task.takes() { 50.0 } else { 25.0 };
@@ -208,7 +216,10 @@ fn likely(home: &Arc<Home>, request: &Request, wanted: Option<&Bucket>, aim: u32
         return false;
     }
     match wanted {
-        Some(bucket) => steps <= f64::from(bucket.most) && 2.2 * steps + 60.0 >= f64::from(bucket.least),
+        Some(bucket) => {
+            1.1 * steps + if request.task.takes() { 20.0 } else { 0.0 } <= f64::from(bucket.most)
+                && 2.2 * steps + 60.0 >= f64::from(bucket.least)
+        }
         None => steps <= f64::from(request.tier.buckets().last().map_or(0, |bucket| bucket.most)),
     }
 }
@@ -243,11 +254,12 @@ fn propose(
         (0..things.len()).filter(|&thing| things[thing].kind == kind && (things[thing].pickupable || !request.task.takes())).collect();
     let chosen = ids[rng.random_range(0..ids.len())];
     let target = &things[chosen];
-    let in_room = request.tier == Tier::Near || request.task == Task::PickUp;
+    let short = wanted.is_some_and(|bucket| bucket.name == "short") && rng.random_bool(0.7);
+    let in_room = request.tier == Tier::Near || request.task == Task::PickUp || short;
     let room = if in_room { usize::from(target.room) } else { by_area(home, rng) };
     // The shortest episodes begin next to the target: uniform starts would hardly ever give one.
     let next_to = match request.task {
-        Task::PickUp => Some(PICKUP_M),
+        Task::PickUp => Some(if wanted.is_some_and(|bucket| bucket.name == "medium") { PICKUP_FAR_M } else { PICKUP_M }),
         _ => wanted.filter(|bucket| bucket.name == "near-short").map(|_| 1.2),
     };
     let place = start(home, room, next_to.map(|reach| (target.floor_centre(), reach)), rng)?;
