@@ -11,7 +11,11 @@ fn open_robot(home: &Home) -> Robot {
     let (low, high) = home.space.bounds();
     let grid = |low: f64, high: f64| (0..60).map(move |step| low + (high - low) * f64::from(step) / 60.0);
     let places = grid(low.x, high.x).flat_map(|x| grid(low.z, high.z).map(move |z| vec2(x, z)));
-    let clear = |place: &crate::geometry::Vec2| (0..16).map(|turn| home.space.free_way(*place, crate::geometry::forward(22.5 * f64::from(turn)), 0.05, 1.5)).fold(f64::MAX, f64::min);
+    let clear = |place: &crate::geometry::Vec2| {
+        (0..16)
+            .map(|turn| home.space.free_way(*place, crate::geometry::forward(22.5 * f64::from(turn)), 0.05, 1.5))
+            .fold(f64::MAX, f64::min)
+    };
     let best = places.filter(|place| home.space.body_fits(*place)).max_by(|one, other| clear(one).total_cmp(&clear(other))).unwrap();
     Robot::stowed(best, 0.0)
 }
