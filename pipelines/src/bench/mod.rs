@@ -2,6 +2,7 @@
 //! `{bench, machine, commit, figures: {name: number}, rivals: {name: number}}`.
 
 mod control;
+mod expert;
 mod hops;
 mod house_stats;
 mod household;
@@ -44,6 +45,15 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 5.0)]
         seconds: f64,
     },
+    /// How often the expert does each errand, from its start and after 50 random actions, and why it fails.
+    Expert {
+        /// A gzip file with one ProcTHOR house a line.
+        #[arg(long, default_value = "../shared/houses/val.jsonl.gz")]
+        houses: PathBuf,
+        /// Generated held-out houses.
+        #[arg(long, default_value_t = 500)]
+        generated: u64,
+    },
     /// Seconds until 64 fetch environments are ready, houses parsed and compiled included.
     Scenes,
     /// Generated houses beside others: areas, objects by number of rooms, types by room, houses a second.
@@ -75,6 +85,7 @@ pub(crate) async fn run(bench: Bench, runs: &Path) -> Result<Value> {
         Bench::Hops { pictures, seconds, tokenizer } => hops::run(runs, pictures, seconds, tokenizer).await,
         Bench::Scaling { seconds } => scaling::run(runs, seconds).await,
         Bench::Household { houses, seconds } => household::run(&houses, seconds),
+        Bench::Expert { houses, generated } => expert::run(&houses, generated),
         Bench::Scenes => scenes::run(),
         Bench::HouseStats { houses } => house_stats::run(&houses),
         Bench::Memory { pipeline, tokenizer } => memory::run(runs, &pipeline, tokenizer).await,

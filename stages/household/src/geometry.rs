@@ -46,8 +46,8 @@ impl Vec2 {
 
 /// The direction that a yaw looks in.
 pub fn forward(yaw: f64) -> Vec2 {
-    let radians = yaw.to_radians();
-    vec2(libm::sin(radians), libm::cos(radians))
+    let (sin, cos) = libm::sincos(yaw.to_radians());
+    vec2(sin, cos)
 }
 
 /// The direction to the right of a yaw.

@@ -6,7 +6,7 @@
 
 use crate::{
     geometry::{Block, Vec2, forward, right, vec2},
-    robot::{ARM_RADIUS, BODY_HIGH, Robot},
+    robot::{ARM_RADIUS, BODY_HIGH, BODY_RADIUS, Limb, Robot},
     sim::{Pose, SKIN_M, Sim},
     space::clearance,
 };
@@ -34,20 +34,21 @@ impl Sim {
 
     /// Shifts what is in the way of a step; false: something cannot give way. What was shifted is added to `pushed`.
     pub(crate) fn push(&mut self, from: &Robot, to: &Robot, near: &[usize], pushed: &mut Vec<usize>) -> bool {
-        near.iter().all(|&number| self.push_one(number, from, to, pushed))
+        let step = Step { from, to, bodies: [from.body(), to.body()], limbs: [from.limbs().collect(), to.limbs().collect()] };
+        near.iter().all(|&number| self.push_one(number, &step, pushed))
     }
 
-    fn push_one(&mut self, number: usize, from: &Robot, to: &Robot, pushed: &mut Vec<usize>) -> bool {
+    fn push_one(&mut self, number: usize, step: &Step, pushed: &mut Vec<usize>) -> bool {
         let first = self.boxed(number, &self.rest(number));
-        if self.contact(&first, from, to).is_none() {
+        if self.contact(&first, step).is_none() {
             return true;
         }
         let mut block = first;
         for _ in 0..SHIFTS {
-            let Some(shift) = self.contact(&block, from, to) else { break };
+            let Some(shift) = self.contact(&block, step) else { break };
             block = block.shifted(shift);
         }
-        if self.contact(&block, from, to).is_some() || !self.enters_nothing(&first, &block) {
+        if self.contact(&block, step).is_some() || !self.enters_nothing(&first, &block) {
             return false;
         }
         let way = block.centre.minus(first.centre);
@@ -61,42 +62,53 @@ impl Sim {
 
     /// How a box must be shifted so that the robot at `to` touches it no more; `None`: it touches it no deeper than before,
     /// so that what stands among things, or took one from among others, can leave.
-    fn contact(&self, block: &Block, from: &Robot, to: &Robot) -> Option<Vec2> {
-        body_contact(block, from, to).or_else(|| arm_contact(block, from, to)).or_else(|| {
-            let mut loads = self.loads(from).zip(self.loads(to));
+    fn contact(&self, block: &Block, step: &Step) -> Option<Vec2> {
+        body_contact(block, step).or_else(|| arm_contact(block, step)).or_else(|| {
+            let mut loads = self.loads(step.from).zip(self.loads(step.to));
             let deeper = |(before, after): &(Block, Block)| {
                 let depth = after.overlap(block);
                 depth > 2.0 * SKIN_M && depth > before.overlap(block) + 1e-9
             };
-            loads.find(deeper).map(|_| carried(block.centre, from, to))
+            loads.find(deeper).map(|_| carried(block.centre, step.from, step.to))
         })
     }
 }
 
-fn body_contact(block: &Block, from: &Robot, to: &Robot) -> Option<Vec2> {
-    let wanted = clearance(block);
-    let axis = to.body();
+/// One step of a motion, with what of the robot is where before and after it.
+struct Step<'a> {
+    from: &'a Robot,
+    to: &'a Robot,
+    bodies: [Vec2; 2],
+    limbs: [Vec<Limb>; 2],
+}
+
+fn body_contact(block: &Block, step: &Step) -> Option<Vec2> {
+    let [before, axis] = step.bodies;
     let far = block.floor_distance(axis);
-    if far >= wanted || far >= block.floor_distance(from.body()) {
+    if far >= BODY_RADIUS {
+        return None;
+    }
+    let wanted = clearance(block);
+    if far >= wanted || far >= block.floor_distance(before) {
         return None;
     }
     if far < 1e-6 {
-        return Some(shove(axis.minus(from.body())));
+        return Some(shove(axis.minus(before)));
     }
     Some(block.nearest(axis).minus(axis).times((wanted - far + PARTING_M) / far))
 }
 
-fn arm_contact(block: &Block, from: &Robot, to: &Robot) -> Option<Vec2> {
-    let near = |robot: &Robot| robot.limbs().map(|limb| limb.distance(block)).fold(f64::MAX, f64::min);
-    let now = near(to);
-    if now >= ARM_RADIUS || now >= near(from) {
+fn arm_contact(block: &Block, step: &Step) -> Option<Vec2> {
+    let near = |limbs: &[Limb]| limbs.iter().map(|limb| limb.distance(block)).fold(f64::MAX, f64::min);
+    let now = near(&step.limbs[1]);
+    if now >= ARM_RADIUS || now >= near(&step.limbs[0]) {
         return None;
     }
-    let limb = to.limbs().min_by(|one, other| one.distance(block).total_cmp(&other.distance(block)))?;
+    let limb = step.limbs[1].iter().min_by(|one, other| one.distance(block).total_cmp(&other.distance(block)))?;
     let gap = block.gap(limb.low, limb.high);
     let wanted = (ARM_RADIUS * ARM_RADIUS - gap * gap).max(0.0).sqrt();
     let missing = wanted - block.segment_distance(limb.a, limb.b) + PARTING_M;
-    let carried = carried(block.centre, from, to);
+    let carried = carried(block.centre, step.from, step.to);
     // An arm that comes from above or below shoves aside what it meets, away from its line.
     let direction = if carried.length() > 1e-9 { carried } else { block.centre.minus(limb.a.plus(limb.b).times(0.5)) };
     Some(shove(direction).times((missing / SHOVE_M).clamp(0.05, 1.0)))

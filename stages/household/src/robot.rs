@@ -5,7 +5,7 @@
 //! blocked ends where it was stopped; a turn, an arm or a wrist move that is blocked does not happen at all.
 
 use crate::{
-    geometry::{Block, Vec2, forward, right, vec2, wrap},
+    geometry::{Block, Vec2, forward, vec2, wrap},
     motion::Motion,
     space::Space,
 };
@@ -154,13 +154,14 @@ impl Robot {
 
     /// From the robot's frame to the house's.
     pub fn place(&self, local: Vec2) -> Vec2 {
-        self.position.plus(right(self.yaw).times(local.x)).plus(forward(self.yaw).times(local.z))
+        let ahead = forward(self.yaw);
+        self.position.plus(vec2(ahead.z, -ahead.x).times(local.x)).plus(ahead.times(local.z))
     }
 
     /// From the house's frame to the robot's.
     pub fn local(&self, point: Vec2) -> Vec2 {
-        let offset = point.minus(self.position);
-        vec2(offset.dot(right(self.yaw)), offset.dot(forward(self.yaw)))
+        let (offset, ahead) = (point.minus(self.position), forward(self.yaw));
+        vec2(offset.dot(vec2(ahead.z, -ahead.x)), offset.dot(ahead))
     }
 
     /// Middle of the body's circle.
@@ -262,8 +263,8 @@ impl Limb {
 
 /// From the wrist's axis to the hand sphere's centre, in the robot's frame, for a wrist angle in degrees.
 pub fn hand_from_wrist(wrist: f64) -> Vec2 {
-    let radians = wrist.to_radians();
-    vec2(HAND_LENGTH * libm::cos(radians), -HAND_LENGTH * libm::sin(radians))
+    let (sin, cos) = libm::sincos(wrist.to_radians());
+    vec2(HAND_LENGTH * cos, -HAND_LENGTH * sin)
 }
 
 /// Hand height for a lift, metres.

@@ -299,6 +299,12 @@ impl Space {
         free as f64 * step
     }
 
+    /// Pieces of walls.
+    #[cfg(test)]
+    pub(crate) fn walls(&self) -> impl Iterator<Item = &Block> {
+        self.solids.iter().map(|solid| &solid.block).filter(|block| block.half.z <= 0.0)
+    }
+
     /// Whether a wall stands between two points, doors apart.
     pub(crate) fn walled(&self, a: Vec2, b: Vec2) -> bool {
         self.barriers.iter().any(|&(from, to)| crossing(a, b, from, to).is_some())

@@ -23,7 +23,10 @@ use std::{collections::BTreeSet, fs::File, path::PathBuf, sync::Arc};
 mod bad_houses;
 mod episodes;
 mod generated;
+mod physics;
 mod real_houses;
+mod robot;
+mod tasks;
 
 /// A folder of real houses, where there is one.
 fn shared() -> Option<PathBuf> {

@@ -30,10 +30,10 @@ use search::{Found, Manner, Search};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// A careful search, and a hasty one for where that finds nothing within its states.
-const CAREFUL: Manner = Manner { most: 1_500, haste: 1.2, fine: false, push: false, piece: true };
-const HASTY: Manner = Manner { most: 10_000, haste: 2.0, ..CAREFUL };
+const CAREFUL: Manner = Manner { most: 1_500, haste: 1.2, plans: 16, fine: false, push: false, piece: true };
+const HASTY: Manner = Manner { most: 8_000, haste: 2.0, plans: 24, ..CAREFUL };
 /// With small turns, and the whole way at once: for narrow places, and where pieces of the way led in a circle.
-const FINE: Manner = Manner { most: 20_000, haste: 2.0, fine: true, push: false, piece: false };
+const FINE: Manner = Manner { most: 15_000, haste: 2.0, plans: 40, fine: true, push: false, piece: false };
 /// With the arm out each state is dearer to test.
 const ARM_OUT: Manner = Manner { most: 250, haste: 1.5, ..CAREFUL };
 const LOADED: Manner = Manner { most: 1_500, haste: 2.0, ..CAREFUL };

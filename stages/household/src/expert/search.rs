@@ -59,6 +59,8 @@ pub(super) struct Manner {
     pub(super) most: u32,
     /// How much more the way ahead counts than the way behind: turns are not in it.
     pub(super) haste: f64,
+    /// Plans that may fail when they are run in a copy of the world.
+    pub(super) plans: u32,
     /// Small turns on the way too, and moves that end at an obstacle: for where it is narrow.
     pub(super) fine: bool,
     /// Light things may be pushed.
@@ -138,7 +140,7 @@ impl<'a> Search<'a> {
     }
 
     pub(super) fn run(mut self) -> Found {
-        let mut looked_at = 0;
+        let (mut looked_at, mut failed) = (0, 0);
         let Some(first) = self.states.first().map(|state| state.left) else { return Found::Nothing };
         let mut best = (first - GAIN_M, None);
         while let Some(Reverse((_, entry))) = self.open.pop() {
@@ -146,6 +148,10 @@ impl<'a> Search<'a> {
                 Entry::End(state, tail) => {
                     if let Some(script) = self.verified(state, &tail) {
                         return Found::Way(script, true);
+                    }
+                    failed += 1;
+                    if failed >= self.manner.plans {
+                        return Found::Unfinished(best.1.and_then(|state| self.driven(state)));
                     }
                 }
                 Entry::State(state) => {
