@@ -3,6 +3,7 @@
 
 mod control;
 mod hops;
+mod house_stats;
 mod household;
 mod memory;
 mod process;
@@ -45,6 +46,12 @@ pub(crate) enum Bench {
     },
     /// Seconds until 64 fetch environments are ready, houses parsed and compiled included.
     Scenes,
+    /// Generated houses beside others: areas, objects by number of rooms, types by room, houses a second.
+    HouseStats {
+        /// The folder with train.jsonl.gz and val.jsonl.gz; without it only the speed is measured.
+        #[arg(default_value = "../shared/houses")]
+        houses: PathBuf,
+    },
     /// MiB that each stage without libtorch holds at rest.
     Memory {
         #[arg(default_value = "pipelines/fetch-text.toml")]
@@ -69,6 +76,7 @@ pub(crate) async fn run(bench: Bench, runs: &Path) -> Result<Value> {
         Bench::Scaling { seconds } => scaling::run(runs, seconds).await,
         Bench::Household { houses, seconds } => household::run(&houses, seconds),
         Bench::Scenes => scenes::run(),
+        Bench::HouseStats { houses } => house_stats::run(&houses),
         Bench::Memory { pipeline, tokenizer } => memory::run(runs, &pipeline, tokenizer).await,
         Bench::Control { pipeline, seeds } => control::run(runs, &pipeline, seeds).await,
     }

@@ -45,7 +45,7 @@ const TABLE: &str = include_str!("../assets/assets.tsv");
 
 struct Table {
     by_id: BTreeMap<&'static str, Asset>,
-    by_kind: BTreeMap<&'static str, Vec<&'static str>>,
+    by_kind: BTreeMap<&'static str, Vec<Asset>>,
 }
 
 fn table() -> &'static Table {
@@ -54,7 +54,7 @@ fn table() -> &'static Table {
         let mut table = Table { by_id: BTreeMap::new(), by_kind: BTreeMap::new() };
         for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
             let asset = read_line(line).expect("the table is committed and a test reads each line");
-            table.by_kind.entry(asset.kind).or_default().push(asset.id);
+            table.by_kind.entry(asset.kind).or_default().push(asset.clone());
             table.by_id.insert(asset.id, asset);
         }
         table
@@ -92,8 +92,7 @@ pub fn find(id: &str) -> Option<&'static Asset> {
 
 /// The assets of a type, by id.
 pub fn of_kind(kind: &str) -> impl Iterator<Item = &'static Asset> {
-    let table = table();
-    table.by_kind.get(kind).into_iter().flatten().map(|id| &table.by_id[id])
+    table().by_kind.get(kind).into_iter().flatten()
 }
 
 /// Every type in the table.

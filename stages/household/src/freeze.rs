@@ -1,23 +1,26 @@
-//! Frozen episode files: JSON lines in the form of CHORES, with the house they are played in.
+//! Frozen episode files: one JSON object a line in the form of CHORES, made anew by anyone.
 //!
-//! One episode a house, from generated held-out houses. The same count and tier give the same bytes, and each line carries
-//! the digest of its compiled house, so that a changed generator is noticed rather than played.
+//! One episode a house, from generated held-out houses. The same count, task and tier give the same bytes, and each line
+//! carries the digest of its compiled house, so that a changed generator is noticed rather than played. The shares of short,
+//! medium and long episodes are those of CHORES-S.
 
 use crate::{
+    chores,
     error::Error,
-    fetch::FetchTask,
     generator::{HouseSplit, generate_compiled},
+    instruct::{hypernym, synset},
     robot::PIVOT_HEIGHT,
-    sample::{Sampled, Tier, sample, synset},
+    sample::{Request, Sampled, Tier, draw},
     scene::Scene,
     sim::Home,
+    tasks::{Arm, Spec, Task},
 };
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
 
-/// One line of an episode file.
+/// One line of an episode file: what CHORES has, and which house it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Frozen {
     pub task_type: String,
@@ -35,36 +38,49 @@ pub struct Frozen {
     pub broad_synset_to_object_ids: BTreeMap<String, Vec<String>>,
     pub extras: Extras,
     pub natural_language_spec: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hypernyms: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Extras {
+    /// Empty in RoomVisit.
     pub chosen_object_id: String,
-    /// The object type asked for.
+    /// The object type asked for; empty in RoomVisit.
     pub target: String,
     /// Seed of the cameras' tilt, as text since it needs 64 bits.
     pub camera_seed: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bring: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<Arm>,
 }
 
 impl Frozen {
     /// # Errors
     /// The line is no episode; the message names the key.
     pub fn from_line(line: &str) -> Result<Frozen, Error> {
-        serde_json::from_str(line).map_err(|error| Error::Scene { what: format!("frozen episode: {error}") })
+        let frozen: Frozen = serde_json::from_str(line).map_err(|error| Error::Scene { what: format!("frozen episode: {error}") })?;
+        chores::Row { task_type: frozen.task_type.clone(), ..chores::Row::default() }.task()?;
+        Ok(frozen)
     }
 
     /// # Errors
-    /// The camera seed is no number.
-    pub fn task(&self) -> Result<FetchTask, Error> {
+    /// The camera seed is no number, or the task is not known.
+    pub fn task(&self) -> Result<Spec, Error> {
         let seed = self.extras.camera_seed.parse().map_err(|_| Error::key("extras.camera_seed", "must be a whole number as text"))?;
-        Ok(FetchTask {
+        let task = Task::named(&self.task_type).ok_or_else(|| Error::key("task_type", format!("`{}` is not known", self.task_type)))?;
+        Ok(Spec {
+            task,
             target: self.extras.target.clone(),
             ids: self.broad_synset_to_object_ids.values().flatten().cloned().collect(),
             instruction: self.natural_language_spec.clone(),
             start: [self.agent_starting_position[0], self.agent_starting_position[2]],
             yaw: self.agent_y_rotation,
             seed,
-            ..FetchTask::default()
+            arm: self.extras.arm,
+            bring: self.extras.bring,
+            ..Spec::default()
         })
     }
 }
@@ -74,58 +90,118 @@ pub fn digest(scene: &[u8]) -> String {
     blake3::hash(scene).to_hex().to_string()
 }
 
-/// What the near tier and the whole are called in seeds and files.
-fn label(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Near => "fetch-near",
-        Tier::All => "fetch-all",
+/// What a task of a tier is called in seeds and files: `fetch-near`.
+pub fn label(task: Task, tier: Tier) -> String {
+    let tier = match tier {
+        Tier::Near => "near",
+        Tier::All => "all",
+    };
+    format!("{}-{tier}", task.name().replace('_', "-"))
+}
+
+/// Shares of short, medium and long episodes in hundredths, as CHORES-S has them; `None`: as they come.
+fn shares(task: Task, tier: Tier) -> Option<[usize; 3]> {
+    match (tier, task) {
+        (Tier::Near, _) | (_, Task::RoomVisit) => None,
+        (Tier::All, Task::Fetch) => Some([4, 77, 19]),
+        (Tier::All, Task::ObjectNav) => Some([59, 36, 5]),
+        (Tier::All, Task::PickUp) => Some([94, 6, 0]),
     }
+}
+
+/// How many of each bucket are still wanted.
+struct Quota {
+    left: Option<[usize; 3]>,
+}
+
+impl Quota {
+    fn new(task: Task, tier: Tier, count: usize) -> Quota {
+        let left = shares(task, tier).map(|shares| {
+            let long = (shares[2] * count + 50) / 100;
+            let short = (shares[0] * count + 50) / 100;
+            [short, count - short - long, long]
+        });
+        Quota { left }
+    }
+
+    /// The buckets to try, the one of which most is left first; long ones before that, since few houses have them.
+    fn order(&self) -> Vec<Option<&'static str>> {
+        let Some(left) = self.left else { return vec![None] };
+        let mut order: Vec<usize> = (0..3).filter(|&bucket| left[bucket] > 0).collect();
+        order.sort_by_key(|&bucket| (bucket != 2, std::cmp::Reverse(left[bucket])));
+        order.into_iter().map(|bucket| Some(Tier::All.buckets()[bucket].name)).collect()
+    }
+
+    fn take(&mut self, bucket: &str) {
+        if let Some(left) = &mut self.left
+            && let Some(index) = Tier::All.buckets().iter().position(|known| known.name == bucket)
+        {
+            left[index] = left[index].saturating_sub(1);
+        }
+    }
+}
+
+/// Makes an episode file of `count` lines of Fetch, see [`freeze_task`].
+///
+/// # Errors
+/// As [`freeze_task`].
+pub fn freeze(tier: Tier, count: usize) -> Result<String, Error> {
+    freeze_task(Task::Fetch, tier, count)
 }
 
 /// Makes an episode file of `count` lines from generated held-out houses, one episode a house.
 ///
 /// # Errors
 /// Ten times as many houses as asked for did not give that many episodes.
-pub fn freeze(tier: Tier, count: usize) -> Result<String, Error> {
+pub fn freeze_task(task: Task, tier: Tier, count: usize) -> Result<String, Error> {
+    freeze_first(task, tier, count, count)
+}
+
+/// The first `lines` lines of a file of `count`.
+///
+/// # Errors
+/// As [`freeze_task`].
+pub fn freeze_first(task: Task, tier: Tier, count: usize, lines: usize) -> Result<String, Error> {
     let mut text = String::new();
     let mut made = 0;
+    let mut quota = Quota::new(task, tier, count);
     for number in 0..10 * count as u64 {
-        if made == count {
+        if made == lines {
             break;
         }
         let Ok((_, scene)) = generate_compiled(HouseSplit::HeldOut, number) else { continue };
         let origin = format!("{}:{number}", HouseSplit::HeldOut.label());
-        if let Some(frozen) = freeze_one(scene, number, &origin, tier) {
+        if let Some(frozen) = freeze_house(scene, number, &origin, task, tier, &quota.order()) {
+            quota.take(&frozen.expert_length_bucket);
             text.push_str(&serde_json::to_string(&frozen).expect("an episode has string keys and finite numbers only"));
             text.push('\n');
             made += 1;
         }
     }
-    if made == count { Ok(text) } else { Err(Error::NoEpisode { bucket: label(tier).into(), tries: 10 * count as u32 }) }
+    if made == lines { Ok(text) } else { Err(Error::NoEpisode { bucket: label(task, tier), tries: 10 * count as u32 }) }
 }
 
-/// An episode in one house, by a seed made of the house's origin; `None` where the house has none.
+/// An episode of Fetch in one house, by a seed made of the house's origin; `None` where the house has none.
 pub fn freeze_one(scene: Scene, number: u64, origin: &str, tier: Tier) -> Option<Frozen> {
+    freeze_house(scene, number, origin, Task::Fetch, tier, &[None])
+}
+
+/// An episode in one house, of the first of these buckets that it has.
+fn freeze_house(scene: Scene, number: u64, origin: &str, task: Task, tier: Tier, buckets: &[Option<&str>]) -> Option<Frozen> {
     let house_digest = digest(&scene.to_bytes());
-    let seed = blake3::hash(format!("{}/{origin}", label(tier)).as_bytes());
+    let seed = blake3::hash(format!("{}/{origin}", label(task, tier)).as_bytes());
     let mut rng = ChaCha8Rng::from_seed(*seed.as_bytes());
     let home = Arc::new(Home::new(scene));
-    // Long ways are rare, so a house that has one gives one as often as it is wanted.
-    let wanted = match tier {
-        Tier::Near => None,
-        Tier::All => Some(["medium", "medium", "long", "medium", "short"][(number % 5) as usize]),
-    };
-    let sampled = wanted.and_then(|bucket| sample(&home, tier, Some(bucket), &mut rng).ok());
-    let sampled = sampled.or_else(|| sample(&home, tier, None, &mut rng).ok())?;
+    let sampled = buckets.iter().find_map(|&bucket| draw(&home, &Request { bucket, ..Request::new(task, tier) }, &mut rng).ok())?;
     Some(line(sampled, number, origin, house_digest))
 }
 
 fn line(sampled: Sampled, number: u64, origin: &str, house_digest: String) -> Frozen {
     let Sampled { task, chosen, bucket, expert_length } = sampled;
-    let synset = synset(&task.target);
-    let ids = BTreeMap::from([(synset.clone(), task.ids.clone())]);
+    let synsets: Vec<String> = (task.task != Task::RoomVisit).then(|| synset(&task.target)).into_iter().collect();
+    let ids: BTreeMap<String, Vec<String>> = synsets.iter().map(|synset| (synset.clone(), task.ids.clone())).collect();
     Frozen {
-        task_type: "FetchType".into(),
+        task_type: task.task.file_name().into(),
         house_index: number,
         house_origin: origin.into(),
         house_digest,
@@ -133,10 +209,17 @@ fn line(sampled: Sampled, number: u64, origin: &str, house_digest: String) -> Fr
         agent_y_rotation: task.yaw,
         expert_length_bucket: bucket.into(),
         expert_length,
-        synsets: vec![synset],
+        synsets,
         synset_to_object_ids: ids.clone(),
         broad_synset_to_object_ids: ids,
-        extras: Extras { chosen_object_id: chosen, target: task.target, camera_seed: task.seed.to_string() },
+        hypernyms: hypernym(&task.target).map(str::to_owned).into_iter().collect(),
+        extras: Extras {
+            chosen_object_id: chosen,
+            camera_seed: task.seed.to_string(),
+            bring: task.bring,
+            arm: task.arm,
+            target: task.target,
+        },
         natural_language_spec: task.instruction,
     }
 }

@@ -1,26 +1,27 @@
 //! The built-in house generator: a number in, a house of the ProcTHOR schema out.
 //!
-//! One to eight rectangular rooms with doors, furniture against the walls and in the middle, small objects on it and on the
-//! floor. A house is given out only if every room can be reached and it holds at least five object types and something to
-//! fetch. Training and held-out houses draw from disjoint assets where the table tells them apart.
+//! One to ten rectilinear rooms grown on a grid, with doors, open passages and windows; furniture by room type along walls,
+//! in corners and in the middle; pictures; small objects on receptacles. A house is given out only if one can walk from
+//! every room to every other, it holds at least five object types and the hand reaches something to fetch. How many objects
+//! of each type a room holds on average comes from `assets/rooms.tsv`. Training and held-out houses draw from disjoint
+//! assets where the table of assets tells them apart.
 
 mod furnish;
+mod place;
 mod plan;
+mod rates;
+mod walls;
 
 use crate::{
     assets::{self, Asset, AssetSplit},
     compile::compile,
     error::Error,
-    expert::accessible,
-    fetch::TARGETS,
-    geometry::{Vec2, vec2},
     scene::Scene,
     schema::House,
-    sim::Home,
 };
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 /// Which houses: the ones to train in, or the ones that no training sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,15 +53,26 @@ impl HouseSplit {
 const TRIES: u32 = 40;
 /// Least number of object types in a house.
 const LEAST_KINDS: usize = 5;
-/// Floor that the robot must be able to reach in each room, square metres.
-const LEAST_FLOOR_M2: f64 = 1.0;
+/// Most rooms of a house.
+pub const MOST_ROOMS: usize = 10;
 
-/// Makes a house. The same split and number give the same house.
+/// Makes a house. The same split and number give the same house; every number of rooms is as likely.
 ///
 /// # Errors
 /// No layout of this number passed the checks.
 pub fn generate(split: HouseSplit, number: u64) -> Result<House, Error> {
-    generate_compiled(split, number).map(|(house, _)| house)
+    (0..TRIES).find_map(|attempt| build(split, number, attempt, None)).ok_or(Error::NoHouse { seed: number, tries: TRIES })
+}
+
+/// Makes a house of 1 to [`MOST_ROOMS`] rooms.
+///
+/// # Errors
+/// As [`generate`]; also for a number of rooms that is not allowed.
+pub fn generate_rooms(split: HouseSplit, number: u64, rooms: usize) -> Result<House, Error> {
+    if rooms == 0 || rooms > MOST_ROOMS {
+        return Err(Error::Scene { what: format!("{rooms} rooms: a house has 1 to {MOST_ROOMS}") });
+    }
+    (0..TRIES).find_map(|attempt| build(split, number, attempt, Some(rooms))).ok_or(Error::NoHouse { seed: number, tries: TRIES })
 }
 
 /// Makes a house and its scene.
@@ -68,77 +80,28 @@ pub fn generate(split: HouseSplit, number: u64) -> Result<House, Error> {
 /// # Errors
 /// As [`generate`].
 pub fn generate_compiled(split: HouseSplit, number: u64) -> Result<(House, Scene), Error> {
-    for attempt in 0..TRIES {
-        let seed = blake3::hash(format!("house/{}/{number}/{attempt}", split.label()).as_bytes());
-        let mut rng = ChaCha8Rng::from_seed(*seed.as_bytes());
-        let house = build(split, &mut rng);
-        let scene = compile(&house)?;
-        let home = Arc::new(Home::new(scene));
-        if sound(&home) {
-            let scene = Arc::into_inner(home).expect("nobody else keeps a house that is being checked").scene;
-            return Ok((house, scene));
-        }
-    }
-    Err(Error::NoHouse { seed: number, tries: TRIES })
+    let house = generate(split, number)?;
+    let scene = compile(&house)?;
+    Ok((house, scene))
 }
 
-fn build(split: HouseSplit, rng: &mut ChaCha8Rng) -> House {
-    let rooms = plan::rooms(rng);
-    let mut house = plan::house(&rooms, split, rng);
-    furnish::furnish(&mut house, &rooms, split, rng);
-    house
+fn build(split: HouseSplit, number: u64, attempt: u32, rooms: Option<usize>) -> Option<House> {
+    let asked = rooms.map_or_else(|| "any".to_owned(), |rooms| rooms.to_string());
+    let seed = blake3::hash(format!("house/{}/{asked}/{number}/{attempt}", split.label()).as_bytes());
+    let mut rng = ChaCha8Rng::from_seed(*seed.as_bytes());
+    let rooms = rooms.unwrap_or_else(|| rng.random_range(1..=MOST_ROOMS));
+    let plan = plan::Plan::grow(rooms, &mut rng)?;
+    let mut house = walls::house(&plan, split, &mut rng)?;
+    if !furnish::furnish(&mut house, &plan, split, &mut rng) {
+        return None;
+    }
+    let kinds: BTreeSet<&str> = house.all_objects().filter_map(|object| assets::find(&object.asset)).map(|asset| asset.kind).collect();
+    (kinds.len() >= LEAST_KINDS).then_some(house)
 }
 
 /// An asset of a type, of this split, that passes a test.
 fn draw(kind: &str, split: HouseSplit, rng: &mut ChaCha8Rng, fits: impl Fn(&Asset) -> bool) -> Option<&'static Asset> {
-    let choice: Vec<&Asset> = assets::of_kind(kind).filter(|asset| split.takes(asset) && fits(asset)).collect();
-    (!choice.is_empty()).then(|| choice[rng.random_range(0..choice.len())])
-}
-
-fn sound(home: &Arc<Home>) -> bool {
-    let things = &home.scene.things;
-    let kinds: BTreeSet<&str> = things.iter().map(|thing| thing.kind.as_str()).collect();
-    let mut errands = (0..things.len()).filter(|&thing| things[thing].pickupable && TARGETS.contains(&things[thing].kind.as_str()));
-    kinds.len() >= LEAST_KINDS && all_rooms_reached(home) && errands.any(|thing| accessible(home, thing))
-}
-
-/// Whether one walk over the free floor comes to every room.
-fn all_rooms_reached(home: &Home) -> bool {
-    const STEP: f64 = 0.15;
-    let Home { scene, space, .. } = home;
-    let (low, high) = space.bounds();
-    let (columns, rows) = (libm::ceil((high.x - low.x) / STEP) as usize, libm::ceil((high.z - low.z) / STEP) as usize);
-    let middle = |cell: usize| vec2(low.x + ((cell % columns) as f64 + 0.5) * STEP, low.z + ((cell / columns) as f64 + 0.5) * STEP);
-    let free: Vec<bool> = (0..columns * rows).map(|cell| space.body_fits(middle(cell))).collect();
-    let mut seen = vec![false; free.len()];
-    let reached = |start: usize, seen: &mut Vec<bool>| -> Vec<usize> {
-        let mut open = vec![start];
-        let mut cells = Vec::new();
-        seen[start] = true;
-        while let Some(cell) = open.pop() {
-            cells.push(cell);
-            let (column, row) = (cell % columns, cell / columns);
-            let next = [
-                (column > 0).then(|| cell - 1),
-                (column + 1 < columns).then_some(cell + 1),
-                (row > 0).then(|| cell - columns),
-                (row + 1 < rows).then_some(cell + columns),
-            ];
-            for next in next.into_iter().flatten() {
-                if free[next] && !seen[next] {
-                    seen[next] = true;
-                    open.push(next);
-                }
-            }
-        }
-        cells
-    };
-    (0..free.len()).filter(|&cell| free[cell]).any(|start| {
-        if seen[start] {
-            return false;
-        }
-        let cells: Vec<Vec2> = reached(start, &mut seen).into_iter().map(middle).collect();
-        let least = (LEAST_FLOOR_M2 / (STEP * STEP)) as usize;
-        (0..scene.rooms.len()).all(|room| cells.iter().filter(|&&cell| space.room_at(cell) == room).count() >= least)
-    })
+    let choice = || assets::of_kind(kind).filter(|asset| split.takes(asset) && fits(asset));
+    let count = choice().count();
+    (count > 0).then(|| rng.random_range(0..count)).and_then(|index| choice().nth(index))
 }

@@ -6,12 +6,14 @@
 //! come from `libm`, so that the same seed gives the same bytes on every machine.
 
 pub mod assets;
+pub mod chores;
 pub mod compile;
 pub mod expert;
 pub mod fetch;
 pub mod freeze;
 pub mod generator;
 pub mod geometry;
+pub mod instruct;
 pub mod parse;
 pub mod reach;
 pub mod robot;
@@ -21,7 +23,9 @@ pub mod schema;
 pub mod shape;
 pub mod sim;
 pub mod space;
+pub mod statistics;
 pub mod tasks;
+pub mod trials;
 pub mod view;
 
 mod error;

@@ -9,7 +9,10 @@ use crate::{
     schema::{Agent, Color, House, Light, Material, Metadata, Object, Opening, Parameters, Point, Room, Shadow, VERSION, Wall},
 };
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader, Read},
+};
 
 /// The longest house that is read. Real ones take 4 to 200 kB.
 pub const MAX_BYTES: usize = 16 << 20;
@@ -310,6 +313,16 @@ fn check(house: &House) -> Result<(), Error> {
         let point = vec2(point.x, point.z);
         floors.iter().any(|floor| inside(floor, point)) || floors.iter().any(|floor| rim_distance(floor, point) <= OUTSIDE_M)
     };
+    let walls: BTreeSet<&str> = house.walls.iter().map(|wall| wall.id.as_str()).collect();
+    for (list, openings) in [("doors", &house.doors), ("windows", &house.windows)] {
+        for (index, opening) in openings.iter().enumerate() {
+            for (key, wall) in [("wall0", &opening.wall0), ("wall1", &opening.wall1)] {
+                if !walls.contains(wall.as_str()) {
+                    return Err(Error::key(format!("{list}[{index}].{key}"), format!("the house has no wall `{wall}`")));
+                }
+            }
+        }
+    }
     for (index, object) in house.objects.iter().enumerate() {
         if !indoors(object.position) {
             return Err(Error::key(format!("objects[{index}].position"), format!("object `{}` is outside every room", object.id)));

@@ -1,7 +1,7 @@
 //! Which arm and wrist moves put the hand sphere onto a target, from a given pose of the base.
 
 use crate::{
-    geometry::{Block, Vec2, forward, right, vec2},
+    geometry::{Block, Vec2, forward, right, vec2, wrap},
     robot::{Action, EXTENSION, HAND_RADIUS, LIFT, Robot, WRIST, hand_from_wrist, hand_height, magnitude, wrist_root},
     sim::Sim,
 };
@@ -22,7 +22,7 @@ const WRIST_COST: u32 = 7;
 fn window(sim: &Sim, target: usize) -> (f64, f64) {
     let block = sim.block(target);
     let ground = sim.support(block.centre, block.low + 0.05);
-    let low = block.low.max(ground + CLEARANCE_M);
+    let low = block.low.max(ground) + CLEARANCE_M;
     (low, block.high.max(low + 0.03))
 }
 
@@ -76,10 +76,19 @@ pub(crate) struct Reach {
     block: Block,
     /// Half of the footprint's diagonal, with the grasp radius.
     bound: f64,
-    lift: Vec<Action>,
-    height: f64,
+    start: Robot,
+    lifts: Vec<Rise>,
     extensions: Vec<Slide>,
     wrists: Vec<Twist>,
+}
+
+/// A height of the hand that can be had.
+struct Rise {
+    height: f64,
+    steps: i32,
+    cost: u32,
+    /// How far from the target's footprint the hand may be at this height.
+    within: f64,
 }
 
 /// An extension that can be had, with its price in actions.
@@ -91,6 +100,7 @@ struct Slide {
 
 struct Twist {
     hand: Vec2,
+    wrist: f64,
     steps: i32,
 }
 
@@ -100,6 +110,7 @@ pub(crate) struct Grasp {
     pub(crate) reach: usize,
     /// Small turns, to the right positive.
     pub(crate) turns: i32,
+    lift: usize,
     wrist: usize,
     slide: usize,
     /// What it costs, the pickup included, in quarters of an action.
@@ -111,6 +122,10 @@ fn split(steps: i32) -> (u32, u32) {
     (steps.unsigned_abs() / 5, steps.unsigned_abs() % 5)
 }
 
+fn price(steps: i32) -> u32 {
+    split(steps).0 + split(steps).1
+}
+
 fn repeat(steps: i32, large: [Action; 2], small: [Action; 2]) -> Vec<Action> {
     let side = usize::from(steps < 0);
     let (many, few) = split(steps);
@@ -119,28 +134,21 @@ fn repeat(steps: i32, large: [Action; 2], small: [Action; 2]) -> Vec<Action> {
     actions
 }
 
+fn lifted(steps: i32) -> Vec<Action> {
+    repeat(steps, [Action::MoveArmUp, Action::MoveArmDown], [Action::MoveArmUpSmall, Action::MoveArmDownSmall])
+}
+
 impl Reach {
     /// `None`: no lift brings the hand to the target's height.
     pub(crate) fn new(sim: &Sim, robot: &Robot, target: usize) -> Option<Reach> {
         let block = sim.block(target);
-        let (low, high) = window(sim, target);
-        let small = magnitude(Action::MoveArmUpSmall);
-        let now = hand_height(robot.lift);
-        let limits = (hand_height(LIFT.0), hand_height(LIFT.1));
-        let steps = (-60_i32..=60).filter(|&steps| {
-            let height = now + f64::from(steps) * small;
-            height >= low && height <= high && height >= limits.0 && height <= limits.1
-        });
-        let middle = |steps: i32| libm::fabs(now + f64::from(steps) * small - (low + high) / 2.0);
-        let price = |steps: i32| split(steps).0 + split(steps).1;
-        let steps = steps.min_by(|&one, &other| price(one).cmp(&price(other)).then(middle(one).total_cmp(&middle(other))))?;
-        let lift = repeat(steps, [Action::MoveArmUp, Action::MoveArmDown], [Action::MoveArmUpSmall, Action::MoveArmDownSmall]);
-        Some(Reach {
+        let lifts = rises(sim, robot, target, &block);
+        (!lifts.is_empty()).then(|| Reach {
             target,
             bound: block.half.length() + HAND_RADIUS,
             block,
-            lift,
-            height: now + f64::from(steps) * small,
+            start: *robot,
+            lifts,
             extensions: extensions(robot),
             wrists: wrists(robot),
         })
@@ -148,13 +156,12 @@ impl Reach {
 
     /// What every grasp of this target costs at least.
     pub(crate) fn least(&self) -> u32 {
-        (self.lift.len() as u32 + 1) * UNIT
+        (self.lifts.iter().map(|lift| lift.cost).min().unwrap_or(0) + 1) * UNIT
     }
 
     /// The cheapest grasps from a pose of the base, with up to `most_turns` small turns, cheapest first.
     pub(crate) fn grasps(&self, reach: usize, position: Vec2, yaw: f64, most_turns: i32) -> Vec<Grasp> {
-        let far = self.block.centre.distance(position);
-        if far > 1.0 + self.bound {
+        if self.block.centre.distance(position) > 1.0 + self.bound {
             return Vec::new();
         }
         let mut grasps = Vec::new();
@@ -171,26 +178,42 @@ impl Reach {
                 if (local.z - root.z).abs() > self.bound {
                     continue;
                 }
-                let found = self.extensions.iter().position(|slide| {
-                    let hand = vec2(root.x + slide.extension, root.z);
-                    let near = (local.x - hand.x).abs() <= self.bound;
-                    near && self.block.distance(position.plus(aside.times(hand.x)).plus(ahead.times(hand.z)), self.height)
-                        <= HAND_RADIUS - MARGIN_M
-                });
-                if let Some(slide) = found {
-                    let arm = (turns.unsigned_abs() + self.extensions[slide].cost) * UNIT;
-                    let cost = arm + twist.steps.unsigned_abs() * WRIST_COST + self.least();
-                    grasps.push(Grasp { reach, turns, wrist, slide, cost });
+                let dear = turns.unsigned_abs() * UNIT + twist.steps.unsigned_abs() * WRIST_COST + UNIT;
+                let mut found = vec![false; self.lifts.len()];
+                for (slide, extension) in self.extensions.iter().enumerate() {
+                    let hand = vec2(root.x + extension.extension, root.z);
+                    if (local.x - hand.x).abs() > self.bound {
+                        continue;
+                    }
+                    let far = self.block.floor_distance(position.plus(aside.times(hand.x)).plus(ahead.times(hand.z)));
+                    for (lift, rise) in self.lifts.iter().enumerate() {
+                        if !found[lift] && far <= rise.within {
+                            found[lift] = true;
+                            grasps.push(Grasp { reach, turns, lift, wrist, slide, cost: dear + (extension.cost + rise.cost) * UNIT });
+                        }
+                    }
+                    if found.iter().all(|&found| found) {
+                        break;
+                    }
                 }
             }
         }
-        grasps.sort_by_key(|grasp| (grasp.cost, grasp.turns.abs(), grasp.turns, grasp.wrist));
+        grasps.sort_by_key(|grasp| (grasp.cost, grasp.turns.abs(), grasp.turns, grasp.wrist, grasp.lift));
         grasps
     }
 
-    /// The arm's actions of a grasp in the orders that are worth trying, the usual one first.
-    pub(crate) fn orders(&self, grasp: &Grasp) -> [Vec<Action>; 4] {
-        let lift = self.lift.clone();
+    /// The robot as it is at a grasp, if nothing light gives way on the way there.
+    pub(crate) fn posed(&self, base: &Robot, grasp: &Grasp) -> Robot {
+        let yaw = wrap(base.yaw + f64::from(grasp.turns) * magnitude(Action::RotateRightSmall));
+        let lift = self.start.lift + f64::from(self.lifts[grasp.lift].steps) * magnitude(Action::MoveArmUpSmall);
+        Robot { yaw, ..*base }.with_arm(lift, self.extensions[grasp.slide].extension, self.wrists[grasp.wrist].wrist)
+    }
+
+    /// The arm's actions of a grasp in the orders that are worth trying, the usual one first; the last come from above.
+    pub(crate) fn orders(&self, grasp: &Grasp) -> Vec<Vec<Action>> {
+        const OVER: [i32; 2] = [5, 15];
+        let rise = &self.lifts[grasp.lift];
+        let lift = lifted(rise.steps);
         let steps = self.wrists[grasp.wrist].steps;
         let wrist = vec![if steps > 0 { Action::WristClose } else { Action::WristOpen }; steps.unsigned_abs() as usize];
         let slide = repeat(
@@ -198,18 +221,51 @@ impl Reach {
             [Action::MoveArmOut, Action::MoveArmIn],
             [Action::MoveArmOutSmall, Action::MoveArmInSmall],
         );
-        [[&lift, &wrist, &slide], [&lift, &slide, &wrist], [&slide, &wrist, &lift], [&wrist, &slide, &lift]]
-            .map(|parts| parts.into_iter().flatten().copied().collect())
+        let mut orders: Vec<Vec<Action>> =
+            [[&lift, &wrist, &slide], [&lift, &slide, &wrist], [&slide, &wrist, &lift], [&wrist, &slide, &lift]]
+                .map(|parts| parts.into_iter().flatten().copied().collect())
+                .into();
+        for over in OVER {
+            if rise.height + f64::from(over) * magnitude(Action::MoveArmUpSmall) <= hand_height(LIFT.1) {
+                let (up, down) = (lifted(rise.steps + over), lifted(-over));
+                orders.push([&up, &wrist, &slide, &down].into_iter().flatten().copied().collect());
+                orders.push([&up, &slide, &wrist, &down].into_iter().flatten().copied().collect());
+            }
+        }
+        orders
     }
+}
+
+/// The cheapest height between the target's bottom and top, the one in its middle, and one just above it.
+fn rises(sim: &Sim, robot: &Robot, target: usize, block: &Block) -> Vec<Rise> {
+    const HOVER_M: f64 = 0.032;
+    let (low, high) = window(sim, target);
+    let small = magnitude(Action::MoveArmUpSmall);
+    let now = hand_height(robot.lift);
+    let limits = (hand_height(LIFT.0), hand_height(LIFT.1));
+    let height = |steps: i32| now + f64::from(steps) * small;
+    let reached = |&steps: &i32| height(steps) >= limits.0 - 1e-9 && height(steps) <= limits.1 + 1e-9;
+    let level = |&steps: &i32| height(steps) >= low && height(steps) <= high && reached(&steps);
+    let off = |steps: i32, wanted: f64| libm::fabs(height(steps) - wanted);
+    let middle = (low + high) / 2.0;
+    let cheapest =
+        (-60..=60).filter(level).min_by(|&one, &other| price(one).cmp(&price(other)).then(off(one, middle).total_cmp(&off(other, middle))));
+    let central = (-60..=60).filter(level).min_by(|&one, &other| off(one, middle).total_cmp(&off(other, middle)));
+    let above = |&steps: &i32| height(steps) > block.high + 0.015 && height(steps) < block.high + 0.04 && reached(&steps);
+    let hover = block.high + HOVER_M;
+    let above = (-60..=60).filter(above).min_by(|&one, &other| off(one, hover).total_cmp(&off(other, hover)));
+    let mut steps: Vec<i32> = [cheapest, central, above].into_iter().flatten().collect();
+    steps.dedup();
+    let rise = |steps: i32| {
+        let (gap, most) = (block.gap(height(steps), height(steps)), HAND_RADIUS - MARGIN_M);
+        Rise { height: height(steps), steps, cost: price(steps), within: (most * most - gap * gap).max(0.0).sqrt() }
+    };
+    steps.into_iter().map(rise).collect()
 }
 
 fn extensions(robot: &Robot) -> Vec<Slide> {
     let small = magnitude(Action::MoveArmOutSmall);
-    let all = (-30_i32..=30).map(|steps| Slide {
-        extension: robot.extension + f64::from(steps) * small,
-        steps,
-        cost: split(steps).0 + split(steps).1,
-    });
+    let all = (-30_i32..=30).map(|steps| Slide { extension: robot.extension + f64::from(steps) * small, steps, cost: price(steps) });
     let mut slides: Vec<Slide> =
         all.filter(|slide| slide.extension >= EXTENSION.0 - 1e-9 && slide.extension <= EXTENSION.1 + 1e-9).collect();
     slides.sort_by_key(|slide| (slide.cost, slide.steps));
@@ -218,12 +274,12 @@ fn extensions(robot: &Robot) -> Vec<Slide> {
 
 fn wrists(robot: &Robot) -> Vec<Twist> {
     let step = magnitude(Action::WristClose);
-    let mut twists = vec![Twist { hand: hand_from_wrist(robot.wrist), steps: 0 }];
+    let mut twists = vec![Twist { hand: hand_from_wrist(robot.wrist), wrist: robot.wrist, steps: 0 }];
     for wrist in WRISTS {
         let steps = libm::round((wrist - robot.wrist) / step) as i32;
         let reached = (robot.wrist + f64::from(steps) * step).clamp(WRIST.0, WRIST.1);
         if steps != 0 {
-            twists.push(Twist { hand: hand_from_wrist(reached), steps });
+            twists.push(Twist { hand: hand_from_wrist(reached), wrist: reached, steps });
         }
     }
     twists

@@ -168,6 +168,11 @@ impl Robot {
         self.position.minus(forward(self.yaw).times(BODY_BEHIND))
     }
 
+    /// The robot with its body's axis over a point.
+    pub(crate) fn standing(self, body: Vec2) -> Robot {
+        Robot { position: body.plus(forward(self.yaw).times(BODY_BEHIND)), ..self }
+    }
+
     fn wrist_local(&self) -> Vec2 {
         vec2(ARM_ROOT + self.extension, ARM_AHEAD)
     }

@@ -1,12 +1,16 @@
 //! Episodes drawn from a house: a target, a start, and the expert's word that it can be done.
+//!
+//! In: a house, a [`Request`], a generator of random numbers. Out: an episode whose target exists, can be reached and was
+//! reached by the expert, or the reason why there is none.
 
 use crate::{
     error::Error,
     expert::{Expert, accessible},
-    fetch::{Episode, FetchTask, TARGETS},
     geometry::{Vec2, vec2},
+    instruct::{self, Colours, Phrase, Wording, describe},
     robot::Robot,
     sim::Home,
+    tasks::{Episode, Spec, Task},
 };
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
@@ -14,6 +18,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+
+pub use crate::instruct::synset;
 
 /// Which episodes: in the target's room with at most 50 expert actions, or anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +45,24 @@ const NEAR: [Bucket; 3] = [
 const ALL: [Bucket; 3] = [
     Bucket { name: "short", least: 1, most: 49 },
     Bucket { name: "medium", least: 50, most: 149 },
-    Bucket { name: "long", least: 150, most: 500 },
+    Bucket { name: "long", least: 150, most: 550 },
 ];
 
 /// Starts and targets that are tried in one house.
 const TRIES: u32 = 48;
+/// Of these, as many as the expert is asked about.
+const SOLVES: u32 = 12;
 /// Actions the expert plans at once while lengths are measured.
 pub const REPLY_ACTIONS: usize = 5;
+/// While this many tries last, an episode shorter than the length that was drawn for it is passed over: without it most
+/// episodes of a bucket would be at its short end.
+const AIMED: u32 = 30;
 /// Object types that a house of the near tier holds at least.
 const LEAST_KINDS: usize = 5;
+/// RoomVisit is asked for in houses of at least this many rooms.
+pub const LEAST_ROOMS: usize = 3;
+/// How near to its target PickUp begins, metres.
+const PICKUP_M: f64 = 1.6;
 
 impl Tier {
     pub fn buckets(self) -> &'static [Bucket] {
@@ -63,114 +78,245 @@ impl Tier {
     }
 }
 
+/// What kind of episode is wanted.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    pub task: Task,
+    pub tier: Tier,
+    /// A bucket of the tier, by name.
+    pub bucket: Option<&'a str>,
+    pub wording: Wording,
+    /// PickUp and Fetch: what was taken is brought to the start.
+    pub bring: bool,
+    /// Given: the target is told from others of its type where some phrase does so, with colours by this function.
+    pub described: Option<Colours<'a>>,
+}
+
+impl Request<'_> {
+    pub fn new(task: Task, tier: Tier) -> Request<'static> {
+        Request { task, tier, bucket: None, wording: Wording::Template, bring: false, described: None }
+    }
+
+    fn wanted(&self) -> Result<Option<&'static Bucket>, Error> {
+        let Some(name) = self.bucket else { return Ok(None) };
+        let known = self.tier.buckets().iter().find(|bucket| bucket.name == name);
+        known.map(Some).ok_or_else(|| Error::NoEpisode { bucket: name.into(), tries: 0 })
+    }
+}
+
 /// An episode that the expert solved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
-    pub task: FetchTask,
-    /// The thing that the start was drawn for.
+    pub task: Spec,
+    /// The thing that the start was drawn for; empty in RoomVisit.
     pub chosen: String,
     pub bucket: &'static str,
     pub expert_length: u32,
 }
 
-/// What one draw came to.
-struct Draw {
-    task: FetchTask,
-    chosen: String,
-    thing: usize,
+/// Draws an episode of Fetch, of a bucket if one is named.
+///
+/// # Errors
+/// As [`draw`].
+pub fn sample(home: &Arc<Home>, tier: Tier, bucket: Option<&str>, rng: &mut ChaCha8Rng) -> Result<Sampled, Error> {
+    draw(home, &Request { bucket, ..Request::new(Task::Fetch, tier) }, rng)
 }
 
-/// Draws an episode, of a bucket if one is named.
+/// Draws an episode.
 ///
 /// # Errors
 /// The tier has no such bucket, or none of the tries gave one.
-pub fn sample(home: &Arc<Home>, tier: Tier, bucket: Option<&str>, rng: &mut ChaCha8Rng) -> Result<Sampled, Error> {
-    let wanted = match bucket {
-        None => None,
-        Some(name) => match tier.buckets().iter().find(|bucket| bucket.name == name) {
-            Some(bucket) => Some(bucket),
-            None => return Err(Error::NoEpisode { bucket: name.into(), tries: 0 }),
-        },
-    };
-    let none = || Error::NoEpisode { bucket: bucket.unwrap_or("any").into(), tries: TRIES };
-    let kinds = target_kinds(home, tier);
-    if kinds.is_empty() {
+pub fn draw(home: &Arc<Home>, request: &Request, rng: &mut ChaCha8Rng) -> Result<Sampled, Error> {
+    let wanted = request.wanted()?;
+    let none = || Error::NoEpisode { bucket: request.bucket.unwrap_or("any").into(), tries: TRIES };
+    let kinds = target_kinds(home, request);
+    let enough = if request.task == Task::RoomVisit { home.scene.rooms.len() >= LEAST_ROOMS } else { !kinds.is_empty() };
+    if !enough {
         return Err(none());
     }
     let mut can_take = BTreeMap::new();
-    for _ in 0..TRIES {
-        let Some(Draw { task, chosen, thing }) = draw(home, tier, wanted, &kinds, rng) else { continue };
-        if !*can_take.entry(thing).or_insert_with(|| accessible(home, thing)) {
+    let mut solves = 0;
+    let aim = aim(request, wanted, rng);
+    for attempt in 0..TRIES {
+        let least = if attempt < AIMED { aim } else { 0 };
+        let Some((spec, chosen)) = propose(home, request, wanted, &kinds, rng) else { continue };
+        if let Some(thing) = chosen.filter(|_| request.task.takes())
+            && !*can_take.entry(thing).or_insert_with(|| accessible(home, thing))
+        {
             continue;
         }
-        let most = wanted.map_or_else(|| tier.buckets().last().map_or(0, |bucket| bucket.most), |bucket| bucket.most);
-        let Some(expert_length) = solve(home, &task, most) else { continue };
-        let Some(found) = tier.bucket(expert_length) else { continue };
+        if !likely(home, request, wanted, least, &spec) {
+            continue;
+        }
+        solves += 1;
+        if solves > SOLVES {
+            break;
+        }
+        let most = wanted.map_or_else(|| request.tier.buckets().last().map_or(0, |bucket| bucket.most), |bucket| bucket.most);
+        let Some(expert_length) = solve(home, &spec, most.min(spec.task.step_limit())) else { continue };
+        let Some(found) = request.tier.bucket(expert_length) else { continue };
+        if expert_length < least && solves < SOLVES {
+            continue;
+        }
         if wanted.is_none_or(|wanted| wanted == found) {
-            return Ok(Sampled { task, chosen, bucket: found.name, expert_length });
+            let chosen = chosen.map_or_else(String::new, |thing| home.scene.things[thing].id.clone());
+            return Ok(Sampled { task: spec, chosen, bucket: found.name, expert_length });
         }
     }
     Err(none())
 }
 
-/// Types to fetch of which the house has one that can be picked up.
-fn target_kinds(home: &Home, tier: Tier) -> Vec<&'static str> {
-    let all: BTreeSet<&str> = home.scene.things.iter().map(|thing| thing.kind.as_str()).collect();
-    if tier == Tier::Near && all.len() < LEAST_KINDS {
+/// Takes an episode that someone else made: its expert length, if it can be done.
+///
+/// # Errors
+/// No thing has the ids, the robot does not fit at the start, the target is out of reach or no way leads to it, or the expert
+/// does not succeed within the task's steps.
+pub fn accept(home: &Arc<Home>, spec: &Spec) -> Result<u32, Error> {
+    Episode::start(Arc::clone(home), Arc::new(spec.clone()))?.check()?;
+    let most = spec.task.step_limit();
+    run_expert(home, spec, most)
+        .map(|(length, _)| length)
+        .ok_or_else(|| Error::Scene { what: format!("the expert does not solve it within {most} actions") })
+}
+
+/// A length to aim at within a bucket of the tier that covers the house; 0: any.
+fn aim(request: &Request, wanted: Option<&Bucket>, rng: &mut ChaCha8Rng) -> u32 {
+    match (request.tier, request.task, wanted.map(|bucket| bucket.name)) {
+        (Tier::All, Task::PickUp, Some("short")) => rng.random_range(26..46),
+        (Tier::All, _, Some("short")) => rng.random_range(4..42),
+        (Tier::All, _, Some("medium")) => rng.random_range(50..128),
+        (Tier::All, _, Some(_)) => rng.random_range(150..230),
+        _ => 0,
+    }
+}
+
+/// Whether a draw can come to the wanted length at all: the way alone tells.
+fn likely(home: &Arc<Home>, request: &Request, wanted: Option<&Bucket>, aim: u32, spec: &Spec) -> bool {
+    let Ok(episode) = Episode::start(Arc::clone(home), Arc::new(spec.clone())) else { return false };
+    if request.task == Task::PickUp && episode.in_view == [None, None] {
+        return false;
+    }
+    if request.task == Task::RoomVisit {
+        return episode.check().is_ok();
+    }
+    let ways = episode.targets.iter().filter_map(|&target| episode.way_to(target));
+    let Some(way) = ways.min_by(f64::total_cmp) else { return false };
+    let steps = way / 0.2;
+    // Turns and the arm take about as much again on short ways; the rest is seen once the expert has gone it.
+    let most_likely = 1.5 * steps + if request.task.takes() { 50.0 } else { 25.0 };
+    if request.task != Task::PickUp && most_likely < f64::from(aim) {
+        return false;
+    }
+    match wanted {
+        Some(bucket) => steps <= f64::from(bucket.most) && 2.2 * steps + 60.0 >= f64::from(bucket.least),
+        None => steps <= f64::from(request.tier.buckets().last().map_or(0, |bucket| bucket.most)),
+    }
+}
+
+/// Types to ask for of which the house has one; what is to be taken must be pickupable.
+fn target_kinds(home: &Home, request: &Request) -> Vec<&'static str> {
+    let things = &home.scene.things;
+    let all: BTreeSet<&str> = things.iter().map(|thing| thing.kind.as_str()).collect();
+    if request.tier == Tier::Near && all.len() < LEAST_KINDS {
         return Vec::new();
     }
-    TARGETS.into_iter().filter(|kind| home.scene.things.iter().any(|thing| thing.pickupable && thing.kind == *kind)).collect()
+    let fits = |kind: &&'static str| things.iter().any(|thing| thing.kind == **kind && (thing.pickupable || !request.task.takes()));
+    request.task.targets().iter().copied().filter(fits).collect()
 }
 
-fn draw(home: &Arc<Home>, tier: Tier, wanted: Option<&Bucket>, kinds: &[&'static str], rng: &mut ChaCha8Rng) -> Option<Draw> {
-    let kind = kinds[rng.random_range(0..kinds.len())];
-    let ids: Vec<usize> = (0..home.scene.things.len())
-        .filter(|&thing| home.scene.things[thing].kind == kind && home.scene.things[thing].pickupable)
-        .collect();
-    let chosen = ids[rng.random_range(0..ids.len())];
-    let target = &home.scene.things[chosen];
-    let room = match tier {
-        Tier::Near => usize::from(target.room),
-        Tier::All => rng.random_range(0..home.scene.rooms.len()),
-    };
-    // The shortest episodes begin next to the target: uniform starts would hardly ever give one.
-    let around = wanted.filter(|bucket| bucket.name == "near-short").map(|_| target.floor_centre());
-    let place = start(home, room, around, rng)?;
-    let yaw = 30.0 * f64::from(rng.random_range(0_u32..12));
-    if !Robot::stowed(place, yaw).fits(&home.space) {
-        return None;
+fn propose(
+    home: &Arc<Home>,
+    request: &Request,
+    wanted: Option<&Bucket>,
+    kinds: &[&'static str],
+    rng: &mut ChaCha8Rng,
+) -> Option<(Spec, Option<usize>)> {
+    if request.task == Task::RoomVisit {
+        let room = by_area(home, rng);
+        let place = start(home, room, None, rng)?;
+        let instruction = instruct::room_visit(home.scene.rooms.len(), request.wording);
+        return Some((posed(home, Spec { task: Task::RoomVisit, instruction, ..Spec::default() }, place, rng)?, None));
     }
-    let task = FetchTask {
-        target: kind.into(),
-        ids: ids.into_iter().map(|thing| home.scene.things[thing].id.clone()).collect(),
-        instruction: instruction(kind, rng),
-        start: [place.x, place.z],
-        yaw,
-        seed: rng.random_range(0..u64::MAX),
-        ..FetchTask::default()
+    let kind = kinds[rng.random_range(0..kinds.len())];
+    let things = &home.scene.things;
+    let ids: Vec<usize> =
+        (0..things.len()).filter(|&thing| things[thing].kind == kind && (things[thing].pickupable || !request.task.takes())).collect();
+    let chosen = ids[rng.random_range(0..ids.len())];
+    let target = &things[chosen];
+    let in_room = request.tier == Tier::Near || request.task == Task::PickUp;
+    let room = if in_room { usize::from(target.room) } else { by_area(home, rng) };
+    // The shortest episodes begin next to the target: uniform starts would hardly ever give one.
+    let next_to = match request.task {
+        Task::PickUp => Some(PICKUP_M),
+        _ => wanted.filter(|bucket| bucket.name == "near-short").map(|_| 1.2),
     };
-    Some(Draw { task, chosen: target.id.clone(), thing: chosen })
+    let place = start(home, room, next_to.map(|reach| (target.floor_centre(), reach)), rng)?;
+    let (phrase, ids) = phrase(home, request, chosen, ids, room, rng);
+    let instruction = instruct::instruction(request.task, &phrase, request.bring, request.wording, rng);
+    let ids = ids.into_iter().map(|thing| things[thing].id.clone()).collect();
+    let spec = Spec { task: request.task, target: kind.into(), ids, instruction, bring: request.bring, ..Spec::default() };
+    Some((posed(home, spec, place, rng)?, Some(chosen)))
 }
 
-/// A point of a room's floor, to the centimetre.
-fn start(home: &Home, room: usize, around: Option<Vec2>, rng: &mut ChaCha8Rng) -> Option<Vec2> {
-    const NEXT_TO_M: f64 = 1.2;
+/// A phrase for the chosen thing and the things it means.
+fn phrase(home: &Home, request: &Request, chosen: usize, ids: Vec<usize>, room: usize, rng: &mut ChaCha8Rng) -> (Phrase, Vec<usize>) {
+    let any = Phrase::any(&home.scene.things[chosen].kind);
+    let Some(colours) = request.described else { return (any, ids) };
+    let mut phrases = describe(&home.scene, chosen, colours);
+    phrases.retain(|phrase| *phrase != any && phrase.room.is_none_or(|told| told == room));
+    if phrases.is_empty() {
+        return (any, ids);
+    }
+    (phrases.swap_remove(rng.random_range(0..phrases.len())), vec![chosen])
+}
+
+/// A heading that the body fits in, and the cameras' seed.
+fn posed(home: &Home, spec: Spec, place: Vec2, rng: &mut ChaCha8Rng) -> Option<Spec> {
+    let yaw = if spec.task == Task::PickUp {
+        libm::round(rng.random_range(0.0..360.0) * 100.0) / 100.0
+    } else {
+        30.0 * f64::from(rng.random_range(0_u32..12))
+    };
+    let seed = rng.random_range(0..u64::MAX);
+    Robot::stowed(place, yaw).fits(&home.space).then_some(Spec { start: [place.x, place.z], yaw, seed, ..spec })
+}
+
+/// A room as often as its floor is large, so that starts are uniform over the house.
+fn by_area(home: &Home, rng: &mut ChaCha8Rng) -> usize {
+    let areas: Vec<f64> = home.scene.rooms.iter().map(|room| crate::geometry::area(&room.polygon())).collect();
+    let mut left = rng.random_range(0.0..1.0) * areas.iter().sum::<f64>();
+    areas
+        .iter()
+        .position(|area| {
+            left -= area;
+            left <= 0.0
+        })
+        .unwrap_or(0)
+}
+
+/// A point of a room's floor, to the centimetre; around a point, where one is given.
+fn start(home: &Home, room: usize, around: Option<(Vec2, f64)>, rng: &mut ChaCha8Rng) -> Option<Vec2> {
     let polygon = home.scene.rooms[room].polygon();
     let mut low = polygon.iter().fold(polygon[0], |low, corner| vec2(low.x.min(corner.x), low.z.min(corner.z)));
     let mut high = polygon.iter().fold(polygon[0], |high, corner| vec2(high.x.max(corner.x), high.z.max(corner.z)));
-    if let Some(centre) = around {
-        let reach = vec2(NEXT_TO_M, NEXT_TO_M);
-        (low, high) = (centre.minus(reach), centre.plus(reach));
+    if let Some((centre, reach)) = around {
+        (low, high) = (centre.minus(vec2(reach, reach)), centre.plus(vec2(reach, reach)));
     }
     (0..20).find_map(|_| {
         let round = |value: f64| libm::round(value * 100.0) / 100.0;
         let point = vec2(round(rng.random_range(low.x..high.x)), round(rng.random_range(low.z..high.z)));
-        (home.space.body_fits(point) && home.space.room_at(point) == room).then_some(point)
+        let near = around.is_none_or(|(centre, reach)| centre.distance(point) <= reach);
+        (near && home.space.body_fits(point) && home.space.room_at(point) == room).then_some(point)
     })
 }
 
-/// The expert's number of actions; `None`: it does not succeed within `most`.
-pub fn solve(home: &Arc<Home>, task: &FetchTask, most: u32) -> Option<u32> {
+/// The expert's number of actions; `None`: it does not succeed within `most`, an action of it fails, or it had to guess.
+pub fn solve(home: &Arc<Home>, task: &Spec, most: u32) -> Option<u32> {
+    run_expert(home, task, most).filter(|&(_, guessed)| !guessed).map(|(length, _)| length)
+}
+
+/// Its number of actions, and whether it had to guess.
+fn run_expert(home: &Arc<Home>, task: &Spec, most: u32) -> Option<(u32, bool)> {
     let mut episode = Episode::start(Arc::clone(home), Arc::new(task.clone())).ok()?;
     let mut expert = Expert::default();
     while !episode.over && episode.steps < most {
@@ -185,38 +331,5 @@ pub fn solve(home: &Arc<Home>, task: &FetchTask, most: u32) -> Option<u32> {
             }
         }
     }
-    (episode.success() && episode.steps <= most && !expert.guessed()).then_some(episode.steps)
-}
-
-/// The WordNet sense that episode files give for a type.
-pub fn synset(kind: &str) -> String {
-    match kind {
-        "AlarmClock" => "alarm_clock.n.01".into(),
-        "BasketBall" => "basketball.n.02".into(),
-        "Bowl" => "bowl.n.03".into(),
-        "GarbageCan" => "ashcan.n.01".into(),
-        "HousePlant" => "houseplant.n.01".into(),
-        "Laptop" => "laptop.n.01".into(),
-        "Mug" => "mug.n.04".into(),
-        "SprayBottle" => "atomizer.n.01".into(),
-        other => format!("{}.n.01", other.to_lowercase()),
-    }
-}
-
-fn noun(kind: &str) -> String {
-    match kind {
-        "AlarmClock" => "alarm clock".into(),
-        "GarbageCan" => "trash can".into(),
-        "HousePlant" => "houseplant".into(),
-        "SprayBottle" => "spray bottle".into(),
-        other => other.to_lowercase(),
-    }
-}
-
-fn instruction(kind: &str, rng: &mut ChaCha8Rng) -> String {
-    const GO: [&str; 5] = ["go to", "locate", "find", "search for", "navigate to"];
-    const TAKE: [&str; 6] = ["pick up", "take", "grab", "grasp", "clutch", "hold"];
-    let noun = noun(kind);
-    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-    format!("{} {article} {noun} and {} that {noun}", GO[rng.random_range(0..GO.len())], TAKE[rng.random_range(0..TAKE.len())])
+    (episode.success() && episode.steps <= most).then(|| (episode.steps, expert.guessed()))
 }

@@ -4,6 +4,7 @@
 //! held keeps its place in the hand; what is let go of falls straight down onto the highest thing under its footprint.
 
 use crate::{
+    field::Floor,
     geometry::{Block, Vec2, forward, right, vec2, wrap},
     motion::Motion,
     robot::{Action, HAND_RADIUS, Robot},
@@ -14,7 +15,10 @@ use crate::{
 };
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 /// Two things may be this deep in each other and still only touch, metres.
 pub(crate) const SKIN_M: f64 = 0.001;
@@ -32,6 +36,7 @@ pub struct Home {
     pub(crate) sight: Sightlines,
     /// What stands on or lies in each thing at first.
     pub(crate) children: Vec<Vec<usize>>,
+    floor: OnceLock<Floor>,
 }
 
 impl Home {
@@ -45,7 +50,12 @@ impl Home {
             }
         }
         let sight = Sightlines::new(&scene);
-        Home { scene, space, light, sight, children }
+        Home { scene, space, light, sight, children, floor: OnceLock::new() }
+    }
+
+    /// A coarse map of the floor, made when it is first asked for.
+    pub(crate) fn floor(&self) -> &Floor {
+        self.floor.get_or_init(|| Floor::new(&self.space))
     }
 }
 

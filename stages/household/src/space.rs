@@ -1,9 +1,10 @@
 //! A scene made ready for questions: does the body fit here, does the arm touch something.
 
 use crate::{
-    geometry::{Block, Vec2, vec2},
+    geometry::{Block, Vec2, crossing, forward, right, vec2},
     robot::{ARM_RADIUS, BODY_HIGH, BODY_LOW, BODY_RADIUS, Limb},
-    scene::{Hole, Room, Scene, Wall, at, room_of},
+    scene::{Hole, Room, Scene, Thing, Wall, at, room_of, tilted},
+    shape::parts,
 };
 use std::collections::BTreeSet;
 
@@ -39,6 +40,36 @@ impl Solid {
     }
 }
 
+/// A thing's box where the scene has it.
+fn whole(thing: &Thing) -> Block {
+    let size = vec2(f64::from(thing.size[0]), f64::from(thing.size[2]));
+    Block::new(thing.floor_centre(), size, f64::from(thing.yaw), thing.low(), thing.high())
+}
+
+/// The boxes around a thing's solid parts. One that something stands in ends where that stands: houses know better than
+/// shapes how high a seat is.
+fn bodies(thing: &Thing, children: &[Block]) -> impl Iterator<Item = Block> {
+    const SUNK_M: f64 = 0.01;
+    let tilt = thing.tilt.map(|tilt| tilted(f64::from(tilt.pitch), f64::from(tilt.roll)));
+    let parts = parts(&thing.kind, &thing.asset, thing.own_size()).into_iter().filter(|part| part.solid);
+    let yaw = f64::from(thing.yaw);
+    parts.map(move |part| {
+        let turn = |vector: [f64; 3], of: fn(f64) -> f64| {
+            tilt.map_or(vector, |rows| rows.map(|row| (0..3).map(|side| of(row[side]) * vector[side]).sum()))
+        };
+        let (centre, half) = (turn(part.centre, |value| value), turn(part.half, f64::abs));
+        let middle = thing.floor_centre().plus(right(yaw).times(centre[0])).plus(forward(yaw).times(centre[2]));
+        let height = f64::from(thing.centre[1]) + centre[1];
+        let mut block = Block::new(middle, vec2(2.0 * half[0], 2.0 * half[2]), yaw, height - half[1], height + half[1]);
+        for child in children {
+            if child.low > block.low + SUNK_M && block.overlap(child) > SUNK_M {
+                block.high = block.high.min(child.low);
+            }
+        }
+        block
+    })
+}
+
 /// How near the body's axis comes to a box on the floor where they touch.
 pub(crate) fn clearance(block: &Block) -> f64 {
     Solid::new(*block).clearance
@@ -55,6 +86,8 @@ pub struct Space {
     /// Positions in `solids`, by where they are.
     buckets: Vec<Vec<u32>>,
     solids: Vec<Solid>,
+    /// Pieces of walls that stand on the floor.
+    barriers: Vec<(Vec2, Vec2)>,
     rooms: Vec<Vec<Vec2>>,
 }
 
@@ -77,6 +110,7 @@ impl Space {
             bucket_rows,
             buckets: vec![Vec::new(); bucket_columns * bucket_rows],
             solids: Vec::new(),
+            barriers: Vec::new(),
             rooms: scene.rooms.iter().map(Room::polygon).collect(),
         };
         space.add_walls(scene);
@@ -122,16 +156,23 @@ impl Space {
         let axis = b.minus(a).times(1.0 / a.distance(b).max(1e-6));
         let half = vec2((to - from) / 2.0, 0.0);
         let centre = a.plus(axis.times((from + to) / 2.0));
+        if low < BODY_RADIUS {
+            self.barriers.push((a.plus(axis.times(from)), a.plus(axis.times(to))));
+        }
         let block = Block { centre, half, axis_x: axis, axis_z: vec2(-axis.z, axis.x), low, high };
         self.solids.push(Solid::new(block));
     }
 
     fn add_things(&mut self, scene: &Scene) {
+        let mut children = vec![Vec::new(); scene.things.len()];
         for thing in &scene.things {
-            let size = vec2(f64::from(thing.size[0]), f64::from(thing.size[2]));
-            let block = Block::new(thing.floor_centre(), size, f64::from(thing.yaw), thing.low(), f64::from(thing.solid_top));
+            if let Some(children) = thing.parent.and_then(|parent| children.get_mut(usize::from(parent))) {
+                children.push(whole(thing));
+            }
+        }
+        for (number, thing) in scene.things.iter().enumerate() {
             if thing.blocks {
-                self.solids.push(Solid::new(block));
+                self.solids.extend(bodies(thing, &children[number]).map(Solid::new));
             }
         }
     }
@@ -256,6 +297,11 @@ impl Space {
         let steps = libm::round(most / step) as usize;
         let free = (1..=steps).take_while(|&number| self.body_fits(centre.plus(direction.times(number as f64 * step)))).count();
         free as f64 * step
+    }
+
+    /// Whether a wall stands between two points, doors apart.
+    pub(crate) fn walled(&self, a: Vec2, b: Vec2) -> bool {
+        self.barriers.iter().any(|&(from, to)| crossing(a, b, from, to).is_some())
     }
 
     /// The room that a point is in, or the nearest one.

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs::File, path::PathBuf, sync::Arc};
 
 mod bad_houses;
+mod generated;
 mod real_houses;
 
 /// A folder of real houses, where there is one.

@@ -1,4 +1,4 @@
-//! Fetch in text: find a thing in a house, take it with the robot's arm, say that it is done.
+//! Errands in a house: find a thing, take it with the robot's arm, go to every room; and say that it is done.
 //!
 //! In: houses, or none and then the built-in generator's. Out: tasks with compiled scenes, and a live [`World`] that tells in
 //! few words what the robot's two cameras see (see [`words`]). The world's own reward is 0: strict success is paid by the
@@ -16,9 +16,10 @@ use household::{
     fetch::{Episode, FetchTask},
     freeze::Frozen,
     robot::ACTIONS,
-    sample::{Sampled, Tier, sample},
+    sample::{Request, Sampled, Tier, draw},
     scene,
     sim::Home,
+    tasks::Task as Errands,
 };
 use houses::Shelf;
 use pictures::Cameras;
@@ -37,6 +38,8 @@ const TRAINING: &str = "train";
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// What is asked for: `fetch`, `object_nav`, `pick_up`, `room_visit`, or `mix`, one of the four by the task's seed.
+    pub task: TaskName,
     /// `near`: the target is in the start's room and the expert needs at most 50 actions. `all`: anywhere.
     pub tier: TierName,
     /// How many other things each camera tells of, nearest first: 0 to 4.
@@ -56,9 +59,33 @@ pub enum TierName {
     All,
 }
 
+/// A kind of errand in a pipeline file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskName {
+    Fetch,
+    ObjectNav,
+    PickUp,
+    RoomVisit,
+    Mix,
+}
+
+impl TaskName {
+    /// The errands that it stands for.
+    fn errands(self) -> &'static [Errands] {
+        match self {
+            TaskName::Fetch => &[Errands::Fetch],
+            TaskName::ObjectNav => &[Errands::ObjectNav],
+            TaskName::PickUp => &[Errands::PickUp],
+            TaskName::RoomVisit => &[Errands::RoomVisit],
+            TaskName::Mix => &Errands::ALL,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        Settings { tier: TierName::Near, others: 2, width: 384, height: 224, randomise: true }
+        Settings { task: TaskName::Fetch, tier: TierName::Near, others: 2, width: 384, height: 224, randomise: true }
     }
 }
 
@@ -139,9 +166,12 @@ impl Fetch {
         let digest = blake3_seed(&format!("fetch/{what}/{seed}"));
         let mut rng = ChaCha8Rng::from_seed(digest);
         let mut last = String::new();
+        let errands = self.settings.task.errands();
         for attempt in 0..HOUSES_TRIED {
             let origin = house(&mut rng, attempt)?;
-            let sampled = self.shelf.home(&origin).and_then(|home| sample(&home, self.tier(), bucket, &mut rng).map_err(line));
+            let errand = errands[rng.random_range(0..errands.len())];
+            let request = Request { bucket, ..Request::new(errand, self.tier()) };
+            let sampled = self.shelf.home(&origin).and_then(|home| draw(&home, &request, &mut rng).map_err(line));
             match sampled {
                 Ok(sampled) => return self.task(seed, origin, what == TRAINING, sampled),
                 Err(error) => last = format!("{origin}: {error}"),
@@ -169,7 +199,7 @@ impl Kind for Fetch {
     }
 
     fn rules(&self) -> String {
-        words::rules()
+        words::rules(self.settings.task.errands())
     }
 
     fn reward_bounds(&self, _steps: u32) -> RewardBounds {

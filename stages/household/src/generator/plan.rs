@@ -1,228 +1,264 @@
-//! Rooms, walls and doors: one rectangle cut into rooms, walls with both their sides, doors that connect all rooms.
+//! Floor plans: rectilinear rooms grown on a grid of large cells inside an outer boundary.
+//!
+//! The way of growing follows the procedure of ProcTHOR (Lopes et al., "A constrained growth method for procedural floor
+//! plan generation"): seeds, rectangles, then L-shapes, then what is left over goes to a neighbour. Plans whose rooms have
+//! holes, touch themselves at a corner or keep apart are drawn again.
 
-use super::{HouseSplit, draw};
-use crate::{
-    geometry::Vec2,
-    schema::{Agent, House, Material, Metadata, Opening, Point, Room, Wall},
-};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-/// Sides of a room, metres.
-const LEAST_SIDE: f64 = 2.8;
-/// A door's distance from the ends of its wall.
-const DOOR_MARGIN: f64 = 0.25;
-const DOORWAY_WIDEST: f64 = 1.2;
-
-/// A rectangular room.
-#[derive(Clone, Debug)]
-pub(super) struct Plot {
-    pub(super) number: u32,
-    pub(super) kind: &'static str,
-    pub(super) low: Vec2,
-    pub(super) high: Vec2,
+/// Rooms of a house, and the name of the list as houses state it.
+pub(super) struct Spec {
+    pub(super) name: &'static str,
+    pub(super) kinds: &'static [&'static str],
 }
 
-/// A straight piece of a room's rim: its ends, clockwise around the room, and the room on its other side.
-#[derive(Clone, Debug)]
-struct Side {
-    room: usize,
-    a: Vec2,
-    b: Vec2,
-    other: Option<usize>,
+const K: &str = "Kitchen";
+const L: &str = "LivingRoom";
+const B: &str = "Bedroom";
+const W: &str = "Bathroom";
+
+/// Lists by number of rooms, from 1 on; each as often as it stands there.
+const SPECS: [&[Spec]; 10] = [
+    &[
+        Spec { name: "bedroom", kinds: &[B] },
+        Spec { name: "living-room", kinds: &[L] },
+        Spec { name: "kitchen", kinds: &[K] },
+        Spec { name: "bathroom", kinds: &[W] },
+        Spec { name: "bedroom", kinds: &[B] },
+        Spec { name: "living-room", kinds: &[L] },
+    ],
+    &[Spec { name: "kitchen-living-room", kinds: &[K, L] }, Spec { name: "bedroom-bathroom", kinds: &[B, W] }],
+    &[Spec { name: "kitchen-living-bedroom-room", kinds: &[K, L, B] }],
+    &[Spec { name: "4-room", kinds: &[K, L, B, W] }],
+    &[Spec { name: "2-bed-1-bath", kinds: &[K, L, B, B, W] }],
+    &[Spec { name: "2-bed-2-bath", kinds: &[K, L, B, B, W, W] }],
+    &[Spec { name: "7-room-3-bed", kinds: &[K, L, L, B, B, B, W] }],
+    &[Spec { name: "8-room-3-bed", kinds: &[K, L, L, B, B, B, W, W] }],
+    &[Spec { name: "9-room-3-bed", kinds: &[K, L, L, B, B, B, W, W, W] }],
+    &[
+        Spec { name: "12-room-3-bed", kinds: &[K, L, L, L, B, B, B, W, W, W] },
+        Spec { name: "12-room", kinds: &[K, L, B, B, B, B, W, W, W, W] },
+    ],
+];
+
+/// Mean floor area by number of rooms, square metres: what the measured houses have (9 rooms: between 8 and 10).
+const AREAS: [f64; 10] = [30.8, 53.5, 69.3, 124.1, 90.5, 162.0, 142.8, 301.9, 274.0, 246.6];
+/// Side of a grid cell, metres.
+const CELL: (f64, f64) = (1.62, 2.18);
+/// Plans that are drawn before a house is given up.
+const TRIES: u32 = 60;
+
+/// Who owns a cell: nobody outside the boundary.
+const OUTSIDE: u8 = u8::MAX;
+const FREE: u8 = u8::MAX - 1;
+
+/// A straight piece of a room's rim between two grid corners, clockwise around the room.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Edge {
+    pub(super) a: (usize, usize),
+    pub(super) b: (usize, usize),
+    /// The room beyond it.
+    pub(super) other: Option<usize>,
 }
 
-fn centimetres(value: f64) -> f64 {
-    libm::round(value * 100.0) / 100.0
+/// A grown floor plan.
+pub(super) struct Plan {
+    pub(super) spec: &'static Spec,
+    /// Side of a cell, metres.
+    pub(super) cell: f64,
+    pub(super) columns: usize,
+    pub(super) rows: usize,
+    owner: Vec<u8>,
+    /// Rims of the rooms, one edge for each stretch with one room beyond it.
+    pub(super) rims: Vec<Vec<Edge>>,
 }
 
-/// Cuts a rectangle into one to eight rooms.
-pub(super) fn rooms(rng: &mut ChaCha8Rng) -> Vec<Plot> {
-    let kinds: &[&str] = match rng.random_range(0..10) {
-        0 => &["Kitchen"],
-        1 => &["LivingRoom"],
-        2 => &["Bedroom"],
-        3 => &["Kitchen", "LivingRoom"],
-        4 => &["Bedroom", "Bathroom"],
-        5 => &["LivingRoom", "Bedroom"],
-        6 => &["Kitchen", "LivingRoom", "Bedroom"],
-        7 => &["Kitchen", "LivingRoom", "Bedroom", "Bathroom"],
-        8 => &["LivingRoom", "Kitchen", "Bedroom", "Bathroom", "Bedroom", "LivingRoom"],
-        _ => &["LivingRoom", "Kitchen", "Bedroom", "Bathroom", "Bedroom", "Bathroom", "Kitchen", "LivingRoom"],
-    };
-    let each = rng.random_range(13.0..22.0);
-    let aspect = rng.random_range(0.75..1.35);
-    let width = centimetres((each * kinds.len() as f64 * aspect).sqrt().max(3.4));
-    let depth = centimetres((each * kinds.len() as f64 / width).max(3.4));
-    let mut plots = vec![(Vec2 { x: 0.0, z: 0.0 }, Vec2 { x: width, z: depth })];
-    while plots.len() < kinds.len() {
-        let size = |plot: &(Vec2, Vec2)| (plot.1.x - plot.0.x) * (plot.1.z - plot.0.z);
-        let largest = (0..plots.len()).max_by(|&one, &other| size(&plots[one]).total_cmp(&size(&plots[other]))).unwrap_or(0);
-        let (low, high) = plots[largest];
-        let share = rng.random_range(0.42..0.58);
-        let (width, depth) = (high.x - low.x, high.z - low.z);
-        let cut = |from: f64, length: f64| {
-            centimetres(from + (length * share).clamp(LEAST_SIDE.min(length / 2.0), (length - LEAST_SIDE).max(length / 2.0)))
-        };
-        let (one, other) = if width >= depth {
-            let at = cut(low.x, width);
-            ((low, Vec2 { x: at, z: high.z }), (Vec2 { x: at, z: low.z }, high))
-        } else {
-            let at = cut(low.z, depth);
-            ((low, Vec2 { x: high.x, z: at }), (Vec2 { x: low.x, z: at }, high))
-        };
-        plots[largest] = one;
-        plots.push(other);
+impl Plan {
+    /// Grows a plan of that many rooms, 1 to 10; `None` where no try of this generator state gave one.
+    pub(super) fn grow(rooms: usize, rng: &mut ChaCha8Rng) -> Option<Plan> {
+        let specs = SPECS[rooms.clamp(1, 10) - 1];
+        let spec = &specs[rng.random_range(0..specs.len())];
+        (0..TRIES).find_map(|_| Plan::try_grow(spec, rng))
     }
-    plots.into_iter().zip(kinds).zip(2..).map(|(((low, high), &kind), number)| Plot { number, kind, low, high }).collect()
-}
 
-fn point(at: Vec2, y: f64) -> Point {
-    Point { x: at.x, y, z: at.z }
-}
+    fn try_grow(spec: &'static Spec, rng: &mut ChaCha8Rng) -> Option<Plan> {
+        let rooms = spec.kinds.len();
+        let area = AREAS[rooms - 1] * rng.random_range(0.66..1.34);
+        let cell = rng.random_range(CELL.0..CELL.1);
+        let (columns, rows, owner) = boundary(area / (cell * cell), rng)?;
+        let mut plan = Plan { spec, cell, columns, rows, owner, rims: Vec::new() };
+        let cells = plan.owner.iter().filter(|&&owner| owner == FREE).count();
+        if cells < 2 * rooms && rooms > 1 {
+            return None;
+        }
+        plan.grow_rooms(cells, rng)?;
+        for room in 0..rooms {
+            let rim = plan.rim(room)?;
+            plan.rims.push(rim);
+        }
+        Some(plan)
+    }
 
-/// A room's corners, clockwise seen from above.
-fn corners(plot: &Plot) -> [Vec2; 4] {
-    let (low, high) = (plot.low, plot.high);
-    [low, Vec2 { x: low.x, z: high.z }, high, Vec2 { x: high.x, z: low.z }]
-}
+    pub(super) fn at(&self, column: usize, row: usize) -> Option<usize> {
+        let owner = (column < self.columns && row < self.rows).then(|| self.owner[row * self.columns + column])?;
+        (owner < FREE).then_some(usize::from(owner))
+    }
 
-/// The rims of all rooms, cut where the room on the other side changes.
-fn sides(plots: &[Plot]) -> Vec<Side> {
-    let mut sides = Vec::new();
-    for (room, plot) in plots.iter().enumerate() {
-        let rim = corners(plot);
-        for corner in 0..4 {
-            let (start, end) = (rim[corner], rim[(corner + 1) % 4]);
-            let length = start.distance(end);
-            let along = end.minus(start).times(1.0 / length);
-            let mut cuts: Vec<f64> = plots
-                .iter()
-                .flat_map(corners)
-                .filter(|other| other.minus(start).cross(along).abs() < 1e-6)
-                .map(|other| other.minus(start).dot(along))
-                .filter(|&at| at > 1e-6 && at < length - 1e-6)
-                .chain([0.0, length])
-                .collect();
-            cuts.sort_by(f64::total_cmp);
-            cuts.dedup_by(|one, other| (*one - *other).abs() < 1e-6);
-            for pair in cuts.windows(2) {
-                let (a, b) = (start.plus(along.times(pair[0])), start.plus(along.times(pair[1])));
-                // To the left of a clockwise rim is outside.
-                let outside = a.plus(b).times(0.5).plus(Vec2 { x: -along.z, z: along.x }.times(0.01));
-                let other = plots.iter().position(|plot| {
-                    outside.x > plot.low.x && outside.x < plot.high.x && outside.z > plot.low.z && outside.z < plot.high.z
-                });
-                let [a, b] = [a, b].map(|end| Vec2 { x: centimetres(end.x), z: centimetres(end.z) });
-                sides.push(Side { room, a, b, other });
+    fn free(&self, column: usize, row: usize) -> bool {
+        column < self.columns && row < self.rows && self.owner[row * self.columns + column] == FREE
+    }
+
+    fn grow_rooms(&mut self, cells: usize, rng: &mut ChaCha8Rng) -> Option<()> {
+        let weights: Vec<f64> =
+            self.spec.kinds.iter().map(|&kind| if kind == W { 0.66 } else { 1.0 } * rng.random_range(0.75..1.25)).collect();
+        let all: f64 = weights.iter().sum();
+        let wanted: Vec<f64> = weights.iter().map(|weight| weight / all * cells as f64).collect();
+        let rooms = wanted.len();
+        let mut boxes = Vec::with_capacity(rooms);
+        for room in 0..rooms {
+            let free: Vec<usize> = (0..self.owner.len()).filter(|&cell| self.owner[cell] == FREE).collect();
+            let seed = free[rng.random_range(0..free.len().max(1))];
+            self.owner[seed] = room as u8;
+            boxes.push([seed % self.columns, seed / self.columns, seed % self.columns, seed / self.columns]);
+        }
+        let mut sizes = vec![1.0; rooms];
+        let mut active: Vec<usize> = (0..rooms).collect();
+        while !active.is_empty() {
+            let index = rng.random_range(0..active.len());
+            let room = active[index];
+            let grown = if sizes[room] < wanted[room] { self.grow_box(room, &mut boxes[room], rng) } else { 0 };
+            sizes[room] += grown as f64;
+            if grown == 0 {
+                active.swap_remove(index);
             }
         }
-    }
-    sides
-}
-
-fn name(owner: &str, a: Vec2, b: Vec2) -> String {
-    format!("wall|{owner}|{:.2}|{:.2}|{:.2}|{:.2}", a.x.min(b.x), a.z.min(b.z), a.x.max(b.x), a.z.max(b.z))
-}
-
-impl Side {
-    fn id(&self, plots: &[Plot]) -> String {
-        name(&plots[self.room].number.to_string(), self.a, self.b)
+        self.fill_rest(&mut sizes, &wanted, rng)
     }
 
-    /// The id of the same wall seen from the other side.
-    fn other_id(&self, plots: &[Plot]) -> String {
-        name(&self.other.map_or("exterior".into(), |other| plots[other].number.to_string()), self.a, self.b)
-    }
-}
-
-/// The house without its objects.
-pub(super) fn house(plots: &[Plot], split: HouseSplit, rng: &mut ChaCha8Rng) -> House {
-    let height = centimetres(rng.random_range(2.5..3.6));
-    let sides = sides(plots);
-    let paint = Material::named(["Walldrywall4Tiled", "YellowPlaster", "PureWhite", "BrownDrywall"][rng.random_range(0..4)]);
-    let rooms = plots.iter().map(|plot| Room {
-        id: format!("room|{}", plot.number),
-        kind: plot.kind.into(),
-        floor: corners(plot).into_iter().map(|corner| point(corner, 0.0)).collect(),
-        material: Material::named(["WoodFloor1", "LightWoodCounters 1", "DarkWoodFloors", "PureWhite"][rng.random_range(0..4)]),
-        ..Room::default()
-    });
-    let rooms = rooms.collect();
-    let mut walls = Vec::new();
-    for side in &sides {
-        let room = format!("room|{}", plots[side.room].number);
-        let polygon = vec![point(side.a, 0.0), point(side.b, 0.0), point(side.a, height), point(side.b, height)];
-        walls.push(Wall { id: side.id(plots), room: room.clone(), polygon, material: paint.clone(), empty: false, layer: None });
-        if side.other.is_none() {
-            let polygon = vec![point(side.b, height), point(side.a, height), point(side.b, 0.0), point(side.a, 0.0)];
-            walls.push(Wall { id: side.other_id(plots), room, polygon, material: paint.clone(), empty: false, layer: None });
+    /// Pushes one side of a room's rectangle out by a cell, where all of it is free.
+    fn grow_box(&mut self, room: usize, edges: &mut [usize; 4], rng: &mut ChaCha8Rng) -> usize {
+        let [left, low, right, high] = *edges;
+        let first = rng.random_range(0..4_usize);
+        for side in (0..4).map(|turn| (first + turn) % 4) {
+            let line: Option<Vec<(usize, usize)>> = match side {
+                0 => left.checked_sub(1).map(|column| (low..=high).map(|row| (column, row)).collect()),
+                1 => low.checked_sub(1).map(|row| (left..=right).map(|column| (column, row)).collect()),
+                2 => Some((low..=high).map(|row| (right + 1, row)).collect()),
+                _ => Some((left..=right).map(|column| (column, high + 1)).collect()),
+            };
+            let Some(line) = line.filter(|line| line.iter().all(|&(column, row)| self.free(column, row))) else { continue };
+            for &(column, row) in &line {
+                self.owner[row * self.columns + column] = room as u8;
+            }
+            match side {
+                0 => edges[0] -= 1,
+                1 => edges[1] -= 1,
+                2 => edges[2] += 1,
+                _ => edges[3] += 1,
+            }
+            return line.len();
         }
+        0
     }
-    let middle = plots[0].low.plus(plots[0].high).times(0.5);
-    let agent = Agent { position: point(middle, 0.95), rotation: Point::default(), standing: true, horizon: 30.0 };
-    House {
-        rooms,
-        walls,
-        doors: doors(plots, &sides, split, rng),
-        metadata: Metadata { agent: Some(agent), ..Metadata::default() },
-        ..House::default()
-    }
-}
 
-/// Doors that connect all rooms, now and then one more, and the one outer door.
-fn doors(plots: &[Plot], sides: &[Side], split: HouseSplit, rng: &mut ChaCha8Rng) -> Vec<Opening> {
-    let mut doors = Vec::new();
-    let mut connected = vec![0];
-    let wide = DOORWAY_WIDEST + 2.0 * DOOR_MARGIN;
-    while connected.len() < plots.len() {
-        let ways: Vec<&Side> = sides
-            .iter()
-            .filter(|side| {
-                connected.contains(&side.room)
-                    && side.other.is_some_and(|other| !connected.contains(&other))
-                    && side.a.distance(side.b) >= wide
-            })
-            .collect();
-        // A room without a wall long enough for a door stays apart, and the house is refused.
-        let Some(&side) = (!ways.is_empty()).then(|| &ways[rng.random_range(0..ways.len())]) else { break };
-        connected.extend(side.other);
-        doors.push(door(plots, side, split, rng));
-    }
-    let more: Vec<&Side> = sides
-        .iter()
-        .filter(|side| side.other.is_some_and(|other| other > side.room) && side.a.distance(side.b) >= wide)
-        .filter(|side| !doors.iter().any(|door| [&door.wall0, &door.wall1].contains(&&side.id(plots))))
-        .collect();
-    for side in more {
-        if rng.random_bool(0.3) {
-            doors.push(door(plots, side, split, rng));
+    /// Gives each free cell to a neighbour that shares most of its sides, and of those to the one that wants it most.
+    fn fill_rest(&mut self, sizes: &mut [f64], wanted: &[f64], rng: &mut ChaCha8Rng) -> Option<()> {
+        loop {
+            let mut best: Option<(f64, usize, usize)> = None;
+            for cell in (0..self.owner.len()).filter(|&cell| self.owner[cell] == FREE) {
+                let (column, row) = (cell % self.columns, cell / self.columns);
+                let beside = [(column.wrapping_sub(1), row), (column + 1, row), (column, row.wrapping_sub(1)), (column, row + 1)];
+                let owners: Vec<usize> = beside.iter().filter_map(|&(column, row)| self.at(column, row)).collect();
+                for &room in &owners {
+                    let shared = owners.iter().filter(|&&other| other == room).count() as f64;
+                    let score = shared * 2.0 - sizes[room] / wanted[room] + 0.01 * rng.random_range(0.0..1.0);
+                    if best.is_none_or(|(most, ..)| score > most) {
+                        best = Some((score, cell, room));
+                    }
+                }
+            }
+            let Some((_, cell, room)) = best else { break };
+            self.owner[cell] = room as u8;
+            sizes[room] += 1.0;
         }
+        (!self.owner.contains(&FREE)).then_some(())
     }
-    if let Some(side) = sides.iter().find(|side| side.other.is_none() && side.a.distance(side.b) >= wide) {
-        doors.push(door(plots, side, split, rng));
+
+    /// A room's rim, clockwise from a corner; `None`: it has a hole, or touches itself.
+    fn rim(&self, room: usize) -> Option<Vec<Edge>> {
+        let mut steps: Vec<Edge> = Vec::new();
+        for row in 0..self.rows {
+            for column in 0..self.columns {
+                if self.at(column, row) != Some(room) {
+                    continue;
+                }
+                let around = [
+                    (self.at(column.wrapping_sub(1), row), (column, row), (column, row + 1)),
+                    (self.at(column, row + 1), (column, row + 1), (column + 1, row + 1)),
+                    (self.at(column + 1, row), (column + 1, row + 1), (column + 1, row)),
+                    (self.at(column, row.wrapping_sub(1)), (column + 1, row), (column, row)),
+                ];
+                steps.extend(around.into_iter().filter(|(other, ..)| *other != Some(room)).map(|(other, a, b)| Edge { a, b, other }));
+            }
+        }
+        let mut chain = vec![*steps.first()?];
+        while chain.len() <= steps.len() {
+            let last = *chain.last()?;
+            let mut next = steps.iter().filter(|step| step.a == last.b);
+            let step = *next.next()?;
+            if next.next().is_some() {
+                return None;
+            }
+            if step == chain[0] {
+                break;
+            }
+            chain.push(step);
+        }
+        if chain.len() != steps.len() {
+            return None;
+        }
+        let straight = |one: &Edge, next: &Edge| {
+            one.other == next.other && (one.a.0 == one.b.0) == (next.a.0 == next.b.0) && (one.a.0 == next.b.0 || one.a.1 == next.b.1)
+        };
+        // Start where a stretch begins, so that none is cut in two.
+        let start = (0..chain.len()).find(|&index| !straight(&chain[(index + chain.len() - 1) % chain.len()], &chain[index]))?;
+        chain.rotate_left(start);
+        let mut rim: Vec<Edge> = Vec::new();
+        for step in chain {
+            match rim.last_mut() {
+                Some(last) if straight(last, &step) => last.b = step.b,
+                _ => rim.push(step),
+            }
+        }
+        Some(rim)
     }
-    doors
 }
 
-fn door(plots: &[Plot], side: &Side, split: HouseSplit, rng: &mut ChaCha8Rng) -> Opening {
-    let frame = side.other.is_some() && rng.random_bool(0.2);
-    let kind = if frame { "Doorframe" } else { "Doorway" };
-    let asset = draw(kind, split, rng, |asset| asset.size[0] <= DOORWAY_WIDEST);
-    let (id, size) = asset.map_or(("Doorway_2", [1.0, 2.07, 0.16]), |asset| (asset.id, asset.size));
-    let from = centimetres(rng.random_range(DOOR_MARGIN..side.a.distance(side.b) - size[0] - DOOR_MARGIN));
-    let rooms = [plots[side.room].number, side.other.map_or(plots[side.room].number, |other| plots[other].number)];
-    let open = side.other.is_some();
-    Opening {
-        id: format!("door|{}|{}", rooms[0].min(rooms[1]), rooms[0].max(rooms[1])),
-        room0: format!("room|{}", rooms[0]),
-        room1: format!("room|{}", rooms[1]),
-        wall0: side.id(plots),
-        wall1: side.other_id(plots),
-        asset: id.into(),
-        hole: vec![Point { x: from, y: 0.0, z: 0.0 }, Point { x: from + size[0], y: size[1], z: 0.0 }],
-        position: Point { x: from + size[0] / 2.0, y: size[1] / 2.0, z: 0.0 },
-        openable: (!frame).then_some(open),
-        openness: (!frame).then_some(if open { 1.0 } else { 0.0 }),
+/// A rectangle of cells with now and then a corner cut out.
+fn boundary(cells: f64, rng: &mut ChaCha8Rng) -> Option<(usize, usize, Vec<u8>)> {
+    let cut = if cells >= 9.0 && rng.random_bool(0.6) { rng.random_range(0.06..0.22) } else { 0.0 };
+    let full = (cells / (1.0 - cut)).max(2.0);
+    let aspect: f64 = rng.random_range(0.62..1.6);
+    let columns = (libm::round((full * aspect).sqrt()) as usize).max(1);
+    let rows = (libm::round(full / columns as f64) as usize).max(1);
+    let mut owner = vec![FREE; columns * rows];
+    let mut left = (cut * full) as usize;
+    for _ in 0..2 {
+        if left == 0 || columns < 3 || rows < 3 {
+            break;
+        }
+        let wide = rng.random_range(1..=(columns / 2));
+        let deep = (left / wide).clamp(1, rows / 2);
+        let (right, top) = (rng.random_bool(0.5), rng.random_bool(0.5));
+        for row in 0..deep {
+            for column in 0..wide {
+                let column = if right { columns - 1 - column } else { column };
+                let row = if top { rows - 1 - row } else { row };
+                owner[row * columns + column] = OUTSIDE;
+            }
+        }
+        left = left.saturating_sub(wide * deep);
     }
+    (columns <= 64 && rows <= 64).then_some((columns, rows, owner))
 }

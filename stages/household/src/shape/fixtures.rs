@@ -58,13 +58,14 @@ fn sink(b: &mut Builder) {
             b.cone((0.3, 0.7), (0.0, rim), (0.1, 0.55), (0.8, 1.0), BODY);
         }
     }
-    b.boxy(ALL, (rim, 1.0), (0.0, 0.18), BODY);
+    b.boxy(ALL, (rim, 1.0), (0.0, 0.28), BODY);
     b.boxy(ALL, (rim, 1.0), (0.88, 1.0), BODY);
-    b.boxy((0.0, 0.12), (rim, 1.0), (0.18, 0.88), BODY);
-    b.boxy((0.88, 1.0), (rim, 1.0), (0.18, 0.88), BODY);
-    b.boxy((0.12, 0.88), (rim, rim + 0.25 * (1.0 - rim)), (0.18, 0.88), DARK);
-    b.surface(ALL, 1.0, (0.0, 0.18), OPEN);
-    b.surface(ALL, 1.0, (0.88, 1.0), OPEN);
+    b.boxy((0.0, 0.2), (rim, 1.0), (0.28, 0.88), BODY);
+    b.boxy((0.8, 1.0), (rim, 1.0), (0.28, 0.88), BODY);
+    b.boxy((0.2, 0.8), (rim, rim + 0.25 * (1.0 - rim)), (0.28, 0.88), DARK);
+    b.surface(ALL, 1.0, (0.0, 0.28), OPEN);
+    b.surface((0.0, 0.2), 1.0, (0.28, 1.0), OPEN);
+    b.surface((0.8, 1.0), 1.0, (0.28, 1.0), OPEN);
 }
 
 fn faucet(b: &mut Builder) {

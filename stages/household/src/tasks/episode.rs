@@ -3,6 +3,7 @@
 use super::{Milestone, Spec, Task};
 use crate::{
     error::Error,
+    expert::{accessible_from, viewable_from},
     field::Field,
     geometry::{Vec2, vec2},
     robot::{Action, Robot},
@@ -64,6 +65,13 @@ pub struct Episode {
     success: bool,
 }
 
+/// Whether the navigation camera shows a thing within two metres.
+pub(crate) fn stands_before(sim: &Sim, target: usize) -> bool {
+    let eye = sim.robot.place(sim.cameras[Eye::Navigation as usize].place);
+    let near = sim.block(target).floor_distance(eye) <= NEAR_M && !sim.held.contains(&target);
+    near && sim.frame(Eye::Navigation).shows(sim, target)
+}
+
 fn scene(what: String) -> Error {
     Error::Scene { what }
 }
@@ -114,30 +122,30 @@ impl Episode {
         Ok(episode)
     }
 
-    /// Whether the episode can be done at all, as far as the floor and the arm's height say: for who makes episodes.
+    /// Whether the episode can be done at all, as far as floor, arm and eye say each by itself: for who makes episodes.
     ///
     /// # Errors
     /// What cannot be reached, and why.
     pub fn check(&self) -> Result<(), Error> {
-        let space = &self.sim.home.space;
+        let home = &self.sim.home;
+        let floor = home.floor();
+        let from_start = Field::to(floor, |point| point.distance(self.sim.robot.body()) < 0.15);
         if self.task.task == Task::RoomVisit {
-            let field = Field::to(space, |point| point.distance(self.sim.robot.body()) < 0.3);
-            for (number, room) in self.sim.home.scene.rooms.iter().enumerate() {
-                if !field.reaches(|point| space.room_at(point) == number) {
-                    return Err(scene(format!("room {} cannot be reached from the start", room.id)));
-                }
-            }
-            return Ok(());
+            let closed = home.scene.rooms.iter().enumerate().find(|(number, _)| !from_start.reaches(floor, *number));
+            return closed.map_or(Ok(()), |(_, room)| Err(scene(format!("room {} cannot be reached from the start", room.id))));
         }
         let mut reasons = Vec::new();
         for &target in &self.targets {
             let thing = self.sim.thing(target);
-            if self.task.task.takes() && !thing.pickupable {
+            let takes = self.task.task.takes();
+            if takes && !thing.pickupable {
                 reasons.push(format!("{} cannot be picked up", thing.id));
-            } else if self.task.task.takes() && !crate::reach::within_lift(&self.sim, target) {
+            } else if takes && !crate::reach::within_lift(&self.sim, target) {
                 reasons.push(format!("{} is {:.2} m high, out of the hand's reach", thing.id, f64::from(thing.centre[1])));
-            } else if self.way_to(target).is_none() {
-                reasons.push(format!("no way leads from the start to {}", thing.id));
+            } else if takes && !accessible_from(home, target, |cell| from_start.leads(cell)) {
+                reasons.push(format!("the arm comes to {} from nowhere that one can drive to", thing.id));
+            } else if !takes && !viewable_from(home, target, |cell| from_start.leads(cell)) {
+                reasons.push(format!("{} is visible within two metres from nowhere that one can drive to", thing.id));
             } else {
                 return Ok(());
             }
@@ -149,7 +157,8 @@ impl Episode {
     pub fn way_to(&self, target: usize) -> Option<f64> {
         let place = self.sim.centre(target).0;
         let near = if self.task.task.takes() { crate::field::REACH_M } else { NEAR_M };
-        Field::to(&self.sim.home.space, |point| point.distance(place) <= near).way(self.sim.robot.body())
+        let floor = self.sim.home.floor();
+        Field::to(floor, |point| point.distance(place) <= near).way(floor, self.sim.robot.body())
     }
 
     /// Runs an action; false: it did not work. Nothing happens once the episode is over.
@@ -286,11 +295,7 @@ impl Episode {
 
     /// A target that the navigation camera shows within two metres.
     pub fn stands_before(&self) -> Option<usize> {
-        let eye = self.sim.robot.place(self.sim.cameras[Eye::Navigation as usize].place);
-        let frame = self.sim.frame(Eye::Navigation);
-        let near = |target: &usize| self.sim.block(*target).floor_distance(eye) <= NEAR_M;
-        let free = |target: &usize| !self.sim.held.contains(target);
-        self.targets.iter().copied().find(|target| near(target) && free(target) && frame.shows(&self.sim, *target))
+        self.targets.iter().copied().find(|&target| stands_before(&self.sim, target))
     }
 
     /// A target that was taken lies where the robot started.

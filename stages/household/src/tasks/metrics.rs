@@ -60,7 +60,8 @@ fn spl(episode: &Episode) -> Option<f64> {
     let scene = &episode.sim.home.scene;
     let near = if episode.task.task.takes() { crate::field::REACH_M } else { super::episode::NEAR_M };
     let places: Vec<_> = episode.targets.iter().map(|&target| scene.things[target].floor_centre()).collect();
-    let field = Field::to(&episode.sim.home.space, |point| places.iter().any(|place| place.distance(point) <= near));
-    let shortest = field.way(vec2(episode.task.start[0], episode.task.start[1]))?;
+    let floor = episode.sim.home.floor();
+    let field = Field::to(floor, |point| places.iter().any(|place| place.distance(point) <= near));
+    let shortest = field.way(floor, vec2(episode.task.start[0], episode.task.start[1]))?;
     Some(if episode.travelled <= shortest { 1.0 } else { shortest / episode.travelled })
 }

@@ -10,6 +10,7 @@ mod metrics;
 mod rewards;
 
 pub use episode::{Episode, LOOK_HEADINGS, Remembered};
+pub(crate) use episode::{NEAR_M, stands_before};
 pub use metrics::Metrics;
 pub use rewards::{Preset, Rewards};
 

@@ -147,7 +147,7 @@ impl Rewards {
         if self.field.as_ref().is_none_or(|(made_for, _)| *made_for != goals) {
             self.field = Some((goals.clone(), field(episode, &goals)));
         }
-        let way = self.field.as_ref().and_then(|(_, field)| field.way(episode.sim.robot.body())).unwrap_or(0.0);
+        let way = self.field.as_ref().and_then(|(_, field)| field.way(episode.sim.home.floor(), episode.sim.robot.body())).unwrap_or(0.0);
         match spec.task {
             Task::RoomVisit => -(way + ROOM_M * goals.len() as f64),
             Task::PickUp | Task::Fetch if !episode.holds_target() => -(way + closest(episode).min(HAND_FAR_M)),
@@ -157,11 +157,11 @@ impl Rewards {
 }
 
 fn field(episode: &Episode, goals: &[(usize, Vec2)]) -> Field {
-    let space = &episode.sim.home.space;
+    let floor = episode.sim.home.floor();
     let near = if episode.task.task.takes() { crate::field::REACH_M } else { super::episode::NEAR_M };
     match episode.task.task {
-        Task::RoomVisit => Field::to(space, |point| goals.iter().any(|&(room, _)| space.room_at(point) == room)),
-        _ => Field::to(space, |point| goals.iter().any(|&(_, place)| place.distance(point) <= near)),
+        Task::RoomVisit => Field::to_rooms(floor, |room| goals.iter().any(|&(goal, _)| goal == room)),
+        _ => Field::to(floor, |point| goals.iter().any(|&(_, place)| place.distance(point) <= near)),
     }
 }
 

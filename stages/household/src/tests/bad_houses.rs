@@ -69,6 +69,21 @@ fn the_old_schema_is_refused_by_name() {
 }
 
 #[test]
+fn a_door_in_no_wall_is_refused() {
+    let mut house = good();
+    house["doors"][0]["wall1"] = json!("wall|9|0|0|0|0");
+    assert_eq!(refusal(&house), "`doors[0].wall1`: the house has no wall `wall|9|0|0|0|0`");
+}
+
+#[test]
+fn a_light_of_another_kind_is_refused() {
+    let mut house = good();
+    let light = json!({"id": "l", "type": "spot", "position": {"x": 1, "y": 1, "z": 1}, "intensity": 1, "rgb": {"r": 1, "g": 1, "b": 1}});
+    house["proceduralParameters"]["lights"] = json!([light]);
+    assert_eq!(refusal(&house), "`proceduralParameters.lights[0].type`: must be directional or point");
+}
+
+#[test]
 fn deep_long_and_cut_input_is_refused() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(matches!(parse::house(deep.as_bytes()), Err(Error::Json { .. })));

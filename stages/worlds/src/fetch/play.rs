@@ -50,10 +50,10 @@ impl World for Errand {
 
     fn act(&mut self, action: &str) -> Result<Acted, String> {
         let Some(action) = Action::named(action) else {
-            return Err(format!(
-                "fetch has no action `{action}`: allowed are {}",
-                listed(&ACTIONS.each_ref().map(|spelling| spelling.name))
-            ));
+            let names = ACTIONS.each_ref().map(|spelling| spelling.name);
+            let nearest = names.into_iter().max_by(|one, other| strsim::jaro(one, action).total_cmp(&strsim::jaro(other, action)));
+            let hint = nearest.map(|name| format!("; hint: `{name}`")).unwrap_or_default();
+            return Err(format!("fetch has no action `{action}`: allowed are {}{hint}", listed(&names)));
         };
         if self.episode.over {
             return Err(format!("fetch: `{}` was asked for after the episode's end", action.name()));

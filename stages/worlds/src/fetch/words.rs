@@ -4,7 +4,8 @@
 //!
 //! | words | meaning |
 //! |---|---|
-//! | `find mug` | the type asked for |
+//! | `find mug` | the type asked for: `find` it and take it, `take` it, or `goto` it |
+//! | `rooms3 of5 new` | in RoomVisit instead: rooms claimed and in all, and whether this one is `new` or was `claimed` |
 //! | `unseen look3` | not seen yet; looked in 3 of 12 headings of this room |
 //! | or `now`, `side`, `both`, `was` | seen by the navigation camera, the manipulation camera, both; or where it was last seen, by odometry |
 //! | `br30 d14 h8` | then its bearing (left or right, degrees), distance and height (decimetres) |
@@ -27,6 +28,7 @@ use household::{
     geometry::{forward, signed, wrap},
     reach::cue,
     robot::{ACTIONS, Action},
+    tasks::Task,
     view::{Eye, Sight, sight, sights},
 };
 use rand::{RngExt as _, SeedableRng as _};
@@ -38,6 +40,8 @@ pub(super) const MOST_OTHERS: usize = 4;
 #[cfg(test)]
 pub(super) const MOST_WORDS: usize = 50;
 
+/// More rooms than this are told as this many.
+const MOST_ROOMS: usize = 12;
 /// Within this distance the hand's offset is told, metres.
 const HAND_TOLD_M: f64 = 1.5;
 /// Free ways are told up to this many moves.
@@ -160,8 +164,13 @@ pub(super) fn proprioception(episode: &Episode) -> [String; 4] {
 
 /// The observation of now.
 pub(super) fn observe(episode: &Episode, others: usize) -> String {
-    let mut words = vec!["find".to_string(), type_word(&episode.task.target)];
-    target(episode, &mut words);
+    let mut words = Vec::new();
+    if episode.task.task == Task::RoomVisit {
+        rooms(episode, &mut words);
+    } else {
+        words.extend([ask_word(episode.task.task).to_string(), type_word(&episode.task.target)]);
+        target(episode, &mut words);
+    }
     let robot = &episode.sim.robot;
     words.extend(proprioception(episode));
     if let Some((action, worked)) = episode.last {
@@ -182,6 +191,22 @@ pub(super) fn observe(episode: &Episode, others: usize) -> String {
         }
     }
     words.join(" ")
+}
+
+/// What is to be done with the target.
+fn ask_word(task: Task) -> &'static str {
+    match task {
+        Task::Fetch => "find",
+        Task::PickUp => "take",
+        Task::ObjectNav | Task::RoomVisit => "goto",
+    }
+}
+
+fn rooms(episode: &Episode, words: &mut Vec<String>) {
+    let claimed = episode.claimed.len().min(MOST_ROOMS);
+    let all = episode.sim.home.scene.rooms.len().min(MOST_ROOMS);
+    let here = if episode.claimed.contains(&episode.room()) { "claimed" } else { "new" };
+    words.extend([format!("rooms{claimed}"), format!("of{all}"), here.to_string()]);
 }
 
 fn target(episode: &Episode, words: &mut Vec<String>) {
@@ -249,6 +274,10 @@ fn in_camera(episode: &Episode, eye: Eye) -> Vec<(String, Sight)> {
 /// A true sentence on where the target is; `ahead`: on what will be so.
 pub(super) fn sentence(episode: &Episode, ahead: bool) -> String {
     let (is, noun) = (if ahead { "will be" } else { "is" }, episode.task.target.to_lowercase());
+    if episode.task.task == Task::RoomVisit {
+        let rooms = episode.sim.home.scene.rooms.len();
+        return format!("{} of {rooms} rooms {} claimed.", episode.claimed.len(), if ahead { "will be" } else { "are" });
+    }
     if episode.holds_target() {
         return format!("The {noun} {is} in the hand.");
     }
@@ -262,9 +291,21 @@ pub(super) fn sentence(episode: &Episode, ahead: bool) -> String {
 /// Why the expert does what it does next.
 pub(super) fn reason(episode: &Episode, action: Action) -> String {
     let noun = episode.task.target.to_lowercase();
+    match (episode.task.task, action) {
+        (Task::RoomVisit, Action::Done) => return "Every room is claimed, so the errand is done.".into(),
+        (Task::RoomVisit, Action::SubDone) => return "This room has not been claimed yet.".into(),
+        (Task::RoomVisit, Action::Dropoff) => return "Nothing needs to be held.".into(),
+        (Task::RoomVisit, _) => return "I go to the next room.".into(),
+        (Task::ObjectNav, Action::Done) => return format!("The {noun} is in view and near, so the errand is done."),
+        (Task::ObjectNav, _) if episode.remembered.is_some() => return format!("I go to the {noun}."),
+        _ => {}
+    }
     match action {
+        Action::Done if episode.task.bring => format!("The {noun} is where I started, so the errand is done."),
         Action::Done => format!("The {noun} is held, so the errand is done."),
+        Action::Dropoff if episode.holds_target() => format!("The {noun} is back where I started."),
         Action::Dropoff => format!("What is held is no {noun}."),
+        _ if episode.holds_target() => format!("I bring the {noun} to where I started."),
         Action::Pickup => format!("The hand is at the {noun}."),
         _ if episode.remembered.is_none() => format!("The {noun} has not been seen yet, so I look around."),
         action if action.is_base() => format!("I go to where the arm can reach the {noun}."),
@@ -272,14 +313,27 @@ pub(super) fn reason(episode: &Episode, action: Action) -> String {
     }
 }
 
-pub(super) fn rules() -> String {
+pub(super) fn rules(errands: &[Task]) -> String {
     let names: Vec<&str> = ACTIONS.iter().map(|spelling| spelling.name).collect();
+    let asked = |task: &Task| match task {
+        Task::Fetch => "Find the thing asked for, pick it up with the hand on the robot's right side, then say `done`.",
+        Task::PickUp => "Pick up the thing asked for with the hand on the robot's right side, then say `done`.",
+        Task::ObjectNav => "Go to the thing asked for until it is in front of the robot and within 2 m, then say `done`.",
+        Task::RoomVisit => "Go to every room, say `sub_done` in each once, then `done`.",
+    };
+    let asked: Vec<&str> = errands.iter().map(asked).collect();
+    let others = if errands == [Task::Fetch] {
+        ""
+    } else {
+        " `take` or `goto` the thing instead of `find`; `rooms1 of4` one of four rooms is claimed, this one is `new` or `claimed`;"
+    };
     format!(
-        "You drive a robot in a house. Find the thing asked for, pick it up with the hand on the robot's right side, then say `done`.\n\
-         Words: `find` the thing asked for; `unseen` or where it is: `bl30` 30 degrees to the left, `d14` 1.4 m away, `h8` 0.8 m high; `xr5` the hand must \
+        "You drive a robot in a house. {}\n\
+         Words: `find` the thing asked for;{others} `unseen` or where it is: `bl30` 30 degrees to the left, `d14` 1.4 m away, `h8` 0.8 m high; `xr5` the hand must \
          go 25 cm right, `yu3` 15 cm up, `za2` 10 cm ahead; `low`, `level`, `high` the hand's height; `inline` the arm slid out reaches it; `touch` the hand can grasp it; `t` lift, `e` extension, `w` wrist; `fa5` five moves are free ahead; \
          `nav` and `man` what the front and the right camera see.\n\
          Actions: {}. A move is 0.2 m, a turn 30 degrees (small: 6), an arm move 10 cm (small: 2), a wrist turn 10 degrees. `pickup` grasps what the hand touches.",
+        asked.join(" Or: "),
         names.join(", ")
     )
 }
@@ -288,12 +342,13 @@ pub(super) fn rules() -> String {
 pub(super) fn vocabulary() -> Vec<String> {
     let fixed = [
         "find", "unseen", "now", "side", "both", "was", "low", "level", "high", "off", "inline", "touch", "none", "target", "other", "did",
-        "ok", "stuck", "nav", "man", "door", "thing",
+        "ok", "stuck", "nav", "man", "door", "thing", "take", "goto", "new", "claimed",
     ];
     let rooms = ["kitchen", "livingroom", "bedroom", "bathroom", "room"];
     let mut words: Vec<String> = fixed.into_iter().chain(rooms).map(str::to_string).collect();
     words.extend(NAMED.into_iter().map(type_word));
     words.extend((0..=12).map(|looked| format!("look{looked}")));
+    words.extend((0..=MOST_ROOMS).flat_map(|rooms| [format!("rooms{rooms}"), format!("of{rooms}")]));
     words.extend((-30..=30).map(|step| bearing_word(6.0 * f64::from(step), 6.0)));
     words.extend((-7..=7).map(|step| signed_word("s", "l", "r", 6 * step)));
     words.extend(["sr48", "sl48"].map(str::to_string));
