@@ -73,7 +73,8 @@ fn scene(arguments: &Arguments) -> Result<Scene> {
     Ok(compile(&parse::house(json.as_bytes())?)?)
 }
 
-fn text(path: &Path) -> Result<String> {
+/// A text file, plain or gzip.
+pub(crate) fn text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let mut text = String::new();
     if bytes.starts_with(&[0x1f, 0x8b]) {

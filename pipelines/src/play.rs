@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn what_is_played_is_written_and_plays_again() {
         let folder = tempfile::tempdir().unwrap();
-        let choice = Choice { episodes: None, line: 0, seed: 3, tier: "near".into(), look: None };
+        let choice = Choice { episodes: None, line: 0, seed: 3, task: "fetch".into(), houses: None, tier: "near".into(), look: None };
         let arguments = Arguments { choice, out: folder.path().join("played.jsonl"), port: 0 };
         let mut game = Game::new(&arguments).unwrap();
         for action in ["rotate_left", "move_ahead", "move_arm_up", "done"] {

@@ -53,6 +53,12 @@ pub(crate) struct Choice {
     /// Without a file: the generator's training task of this seed.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// `fetch`, `pick_up`, `object_nav`, `room_visit` or `mix`.
+    #[arg(long, default_value = "fetch")]
+    pub(crate) task: String,
+    /// Play in ProcTHOR's houses, one a line, plain or gzip, in place of the generator's.
+    #[arg(long)]
+    pub(crate) houses: Option<std::path::PathBuf>,
     /// `near` or `all`: how far the errand may lead.
     #[arg(long, default_value = "near")]
     pub(crate) tier: String,
@@ -68,7 +74,14 @@ impl Choice {
         if let Some(path) = &self.episodes {
             houses.validation = lines(path)?;
         }
-        let settings = toml::Table::from_iter([("tier".to_string(), toml::Value::String(self.tier.clone()))]);
+        if let Some(path) = &self.houses {
+            let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let text = crate::house::text(path)?;
+            let house = |(number, line): (usize, &str)| worlds::HouseFile { origin: format!("{name}:{number}"), json: line.into() };
+            houses.train = text.lines().enumerate().map(house).collect();
+        }
+        let setting = |key: &str, value: &str| (key.to_string(), toml::Value::String(value.to_string()));
+        let settings = toml::Table::from_iter([setting("tier", &self.tier), setting("task", &self.task)]);
         let kind = worlds::kind("fetch", false, &settings, houses).map_err(anyhow::Error::msg)?;
         let task = if self.episodes.is_some() { kind.held_out(self.line) } else { kind.sample(self.seed, None) };
         Ok((kind, task.map_err(anyhow::Error::msg)?))
