@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod broker;
 mod config;
+mod data;
 mod doctor;
 mod eval;
 mod feasible;
@@ -123,6 +124,17 @@ enum Command {
         #[arg(long, env = "NATS_URL")]
         nats: Option<String>,
     },
+    /// Lists and shows recorded trajectories.
+    Data {
+        #[command(subcommand)]
+        data: data::Data,
+    },
+    /// Lives recorded episodes again and compares every observation, reward and end.
+    Replay(data::ReplayArguments),
+    /// Writes trajectories as a dataset for another tool.
+    Export(data::ExportArguments),
+    /// Records the expert's episodes at full speed, without a broker or a policy.
+    Imitate(data::ImitateArguments),
     /// Measures something and prints one JSON object.
     Bench {
         #[command(subcommand)]
@@ -208,6 +220,10 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             println!("{}", remove::remove(&runs, &run, nats.as_deref()).await?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Data { data } => data::run(data, &runs).await,
+        Command::Replay(arguments) => data::replay(&arguments, &runs).await,
+        Command::Export(arguments) => data::export(&arguments, &runs).await.map(|()| ExitCode::SUCCESS),
+        Command::Imitate(arguments) => data::imitate(&arguments, &runs).await.map(|()| ExitCode::SUCCESS),
         Command::Bench { bench } => {
             println!("{}", serde_json::to_string_pretty(&bench::run(bench, &runs).await?)?);
             Ok(ExitCode::SUCCESS)

@@ -82,7 +82,10 @@ pub(crate) async fn prepare(
     kit::init_above(client, run, &loaded.pipeline, &loaded.text, version).await?;
     let jetstream = async_nats::jetstream::new(client.clone());
     let bucket = jetstream.get_object_store(&subjects::artifacts(run)).await.context("the run's artifacts bucket is not there")?;
-    for (name, bytes) in crate::artifacts::prepare(&loaded.pipeline, kind)? {
+    let files = crate::artifacts::prepare(&loaded.pipeline, kind)?;
+    let store = store::Store::open(&summary::store_url(&loaded.pipeline, folder), run)?;
+    crate::data::describe(&store, loaded, &files).await?;
+    for (name, bytes) in files {
         std::fs::create_dir_all(folder.join("policy"))?;
         std::fs::write(folder.join("policy").join(name), &bytes)?;
         bucket.put(name, &mut bytes.as_slice()).await.with_context(|| format!("`{name}` cannot be stored"))?;

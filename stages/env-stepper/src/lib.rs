@@ -8,6 +8,7 @@
 //! stands still past its deadline is dropped and delivered again; an episode that has killed two processes is run in a
 //! child process ([`alone`]).
 
+pub mod again;
 pub mod alone;
 pub mod rewards;
 
@@ -30,6 +31,7 @@ use alone::AloneDone;
 use fetches::Fetches;
 use finish::{Ending, HandBack};
 use generators::Generators;
+pub use pictures::encode as encode_picture;
 use kit::{Delivered, Delivery, Durable, Follow, Identity, Input, Needs, Now, Output, Report, Stage, Ticket};
 use rollout::Rollout;
 use scenes::Scenes;
