@@ -133,6 +133,8 @@ enum Command {
     Replay(data::ReplayArguments),
     /// Writes trajectories as a dataset for another tool.
     Export(data::ExportArguments),
+    /// Has the expert do the tasks of another tool's dataset, and keeps what came of them.
+    Import(data::ImportArguments),
     /// Records the expert's episodes at full speed, without a broker or a policy.
     Imitate(data::ImitateArguments),
     /// Measures something and prints one JSON object.
@@ -223,6 +225,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Data { data } => data::run(data, &runs).await,
         Command::Replay(arguments) => data::replay(&arguments, &runs).await,
         Command::Export(arguments) => data::export(&arguments, &runs).await.map(|()| ExitCode::SUCCESS),
+        Command::Import(arguments) => data::import(&arguments, &runs).await.map(|()| ExitCode::SUCCESS),
         Command::Imitate(arguments) => data::imitate(&arguments, &runs).await.map(|()| ExitCode::SUCCESS),
         Command::Bench { bench } => {
             println!("{}", serde_json::to_string_pretty(&bench::run(bench, &runs).await?)?);

@@ -102,7 +102,10 @@ impl Progress {
     }
 
     fn published(&self) -> f64 {
-        ["published_train", "published_val", "published_expert"].iter().map(|name| self.gauge_now("scene-loader", name)).sum()
+        let of = |stage: &str| {
+            ["published_train", "published_val", "published_expert"].map(|name| self.gauge_now(stage, name)).iter().sum::<f64>()
+        };
+        of("scene-loader") + of("replayer")
     }
 
     fn of<'a>(&'a self, stage: &'a str) -> impl Iterator<Item = &'a Seen> + 'a {

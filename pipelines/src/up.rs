@@ -38,6 +38,7 @@ pub(crate) async fn up(loaded: &Loaded, options: &Options) -> Result<Option<Summ
         eprintln!("{share}");
     }
     let (run, folder) = run_folder(&loaded.pipeline.name, options)?;
+    record_experts(loaded, &kind, &folder).await?;
     let (broker, nats) = match &options.nats {
         Some(url) => (None, url.clone()),
         None => {
@@ -67,6 +68,16 @@ pub(crate) async fn up(loaded: &Loaded, options: &Options) -> Result<Option<Summ
     drop(client);
     drop(broker);
     Ok(Some(summary))
+}
+
+/// Records what `offline.experts` asks for and the store does not hold yet.
+async fn record_experts(loaded: &Loaded, kind: &std::sync::Arc<dyn worlds::Kind>, folder: &Path) -> Result<()> {
+    let Some(offline) = loaded.pipeline.offline.as_ref().filter(|offline| offline.experts > 0) else { return Ok(()) };
+    let (url, source) = replayer::source_of(offline, &loaded.pipeline.name, folder);
+    eprintln!("recording the expert into `{url}` until it holds {} episodes of run `{source}`", offline.experts);
+    let store = store::Store::open(&url, &source)?;
+    crate::data::record_into(&store, loaded, kind, offline.experts, 2).await?;
+    Ok(())
 }
 
 /// Streams, durables, buckets and the policy's first files: all that stages bind to.

@@ -79,7 +79,9 @@ impl Filter {
 
     fn takes_task(&self, end: &End, instruction: &str) -> bool {
         let told = |text: &String| {
-            instruction.contains(text.as_str()) || end.episode.bucket.contains(text.as_str()) || String::from_utf8_lossy(&end.episode.task).contains(text.as_str())
+            instruction.contains(text.as_str())
+                || end.episode.bucket.contains(text.as_str())
+                || String::from_utf8_lossy(&end.episode.task).contains(text.as_str())
         };
         self.task.as_ref().is_none_or(told)
     }

@@ -52,18 +52,26 @@ pub(crate) async fn imitate(arguments: &Arguments, runs: &Path) -> Result<()> {
     std::fs::write(folder.join("pipeline.toml"), &loaded.text)?;
     let kind = kinds::kind(&loaded.pipeline)?;
     let store = Store::open(&summary::store_url(&loaded.pipeline, &folder), &run)?;
-    crate::data::describe(&store, &loaded, &artifacts::prepare(&loaded.pipeline, kind.as_ref())?).await?;
-    let writer = Writer::open(store.clone(), "imitate").await?;
-    let (loaded, arguments) = (Arc::new(loaded), arguments.clone());
-    let handle = tokio::runtime::Handle::current();
-    let figures = tokio::task::spawn_blocking(move || record(&loaded, &kind, writer, &arguments, &handle)).await??;
+    let figures = record_into(&store, &loaded, &kind, arguments.episodes, arguments.threads).await?;
     let line = json!({ "run": run, "pipeline": figures.pipeline, "store": store.url(), "figures": figures.json() });
     println!("{}", serde_json::to_string_pretty(&line)?);
     Ok(())
 }
 
+/// Records expert episodes into a store until it holds so many.
+///
+/// # Errors
+/// As [`imitate`].
+pub(crate) async fn record_into(store: &Store, loaded: &Loaded, kind: &Arc<dyn Kind>, episodes: u64, threads: usize) -> Result<Figures> {
+    crate::data::describe(store, loaded, &artifacts::prepare(&loaded.pipeline, kind.as_ref())?).await?;
+    let writer = Writer::open(store.clone(), "imitate").await?;
+    let (loaded, kind, handle) = (loaded.clone(), kind.clone(), tokio::runtime::Handle::current());
+    tokio::task::spawn_blocking(move || record(&loaded, &kind, writer, episodes, threads, &handle)).await?
+}
+
+/// What a recording came to.
 #[derive(Debug, Default)]
-struct Figures {
+pub(crate) struct Figures {
     pipeline: String,
     episodes: u64,
     successes: u64,
@@ -95,20 +103,21 @@ fn record(
     loaded: &Loaded,
     kind: &Arc<dyn Kind>,
     mut writer: Writer,
-    arguments: &Arguments,
+    episodes: u64,
+    threads: usize,
     handle: &tokio::runtime::Handle,
 ) -> Result<Figures> {
     let begun = Instant::now();
     let pipeline = &loaded.pipeline;
     let done = writer.committed().split(Split::Expert).clone();
     let next = AtomicU64::new(0);
-    let threads = arguments.threads.max(1);
+    let threads = threads.max(1);
     let (to, from) = sync_channel(threads * 4);
     let mut figures = std::thread::scope(|scope| {
         for _ in 0..threads {
             let (to, done, next) = (to.clone(), &done, &next);
             scope.spawn(move || {
-                let outcome = play(pipeline, kind, arguments.episodes, done, next, &to);
+                let outcome = play(pipeline, kind, episodes, done, next, &to);
                 if let Err(error) = outcome {
                     // The other side has hung up only where it has failed itself.
                     let _ = to.send(Err(error));

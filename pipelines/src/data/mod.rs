@@ -2,13 +2,16 @@
 
 mod export;
 mod imitate;
+mod import;
 mod ls;
 mod place;
 mod replay;
+mod retokenize;
 mod show;
 
 pub(crate) use export::{Arguments as ExportArguments, export};
-pub(crate) use imitate::{Arguments as ImitateArguments, imitate};
+pub(crate) use imitate::{Arguments as ImitateArguments, imitate, record_into};
+pub(crate) use import::{Arguments as ImportArguments, import};
 pub(crate) use replay::{Arguments as ReplayArguments, replay};
 
 use anyhow::Result;
@@ -48,6 +51,8 @@ pub(crate) enum Data {
         #[arg(long)]
         pictures: Option<PathBuf>,
     },
+    /// Makes a dataset for another tokenizer, prompt or reply format, from what was done in each turn.
+    Retokenize(retokenize::Arguments),
     /// Puts a run's small files together, and takes away what does not count and is older than an hour.
     Compact {
         #[command(flatten)]
@@ -59,6 +64,7 @@ pub(crate) async fn run(data: Data, runs: &Path) -> Result<ExitCode> {
     match data {
         Data::Ls { run, store } => ls::ls(runs, run.as_deref(), store.as_deref()).await?,
         Data::Show { which, episode, pictures } => show::show(runs, &which, episode, pictures.as_deref()).await?,
+        Data::Retokenize(arguments) => retokenize::retokenize(&arguments, runs).await?,
         Data::Compact { which } => compact(runs, &which).await?,
     }
     Ok(ExitCode::SUCCESS)

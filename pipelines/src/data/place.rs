@@ -5,13 +5,11 @@ use anyhow::{Context, Result, bail};
 use env_stepper::again::Again;
 use schemas::pipeline::Pipeline;
 use std::path::Path;
-use store::{About, Reader, Store};
+use store::{Reader, Store};
 
 /// A run's trajectories, opened.
 pub(crate) struct Place {
     pub(crate) reader: Reader,
-    /// What the run said of itself; runs of before schema 2 say nothing.
-    pub(crate) about: Option<About>,
     /// The run's pipeline, from the store or from the run's folder.
     pipeline: Option<Pipeline>,
 }
@@ -43,11 +41,11 @@ impl Place {
                 if known.is_empty() { "nothing".into() } else { known.join(", ") }
             );
         }
-        let about = store.about().await?;
-        if let Some(about) = &about {
+        // Runs of before schema 2 say nothing of themselves.
+        if let Some(about) = store.about().await? {
             pipeline = Some(crate::config::parse(&about.pipeline).map_err(|line| anyhow::anyhow!("the run's own pipeline: {line}"))?);
         }
-        Ok(Place { reader, about, pipeline })
+        Ok(Place { reader, pipeline })
     }
 
     /// The run's pipeline.

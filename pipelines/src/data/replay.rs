@@ -28,6 +28,14 @@ pub(crate) struct Arguments {
     count: usize,
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Hand the trajectories on to the learner of a run that is under way, as fast as it grants them, instead.
+    #[arg(long, requires = "into")]
+    publish: bool,
+    /// The run whose learner is meant.
+    #[arg(long)]
+    into: Option<String>,
+    #[arg(long, env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
+    nats: String,
 }
 
 /// Differences that are printed at most.
@@ -52,6 +60,9 @@ struct Outcome {
 pub(crate) async fn replay(arguments: &Arguments, runs: &Path) -> Result<ExitCode> {
     let begun = Instant::now();
     let place = Place::open(runs, &arguments.which).await?;
+    if arguments.publish {
+        return publish(arguments, place.reader.store().url(), runs);
+    }
     let mut outcome = Outcome::default();
     for kind in [Kind::Trajectories, Kind::Turns] {
         for file in place.reader.files(kind) {
@@ -81,6 +92,18 @@ pub(crate) async fn replay(arguments: &Arguments, runs: &Path) -> Result<ExitCod
             return Ok(report(&outcome, begun));
         }
     }
+}
+
+/// Runs the replayer until it ends or is stopped.
+fn publish(arguments: &Arguments, url: &str, runs: &Path) -> Result<ExitCode> {
+    let into = arguments.into.clone().unwrap_or_default();
+    let program = crate::stages::beside_this(replayer::NAME)?;
+    let status = std::process::Command::new(&program)
+        .args(["--nats", &arguments.nats, "--run", &into, "--source", url, "--source-run", &arguments.which.run])
+        .arg("--folder")
+        .arg(runs.join(&into))
+        .status()?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Lives a batch again on several threads; what differs is told in the order of the batch.

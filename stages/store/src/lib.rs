@@ -12,6 +12,7 @@ mod build;
 mod compact;
 pub mod export;
 mod ids;
+pub mod import;
 mod location;
 mod manifest;
 mod parse;

@@ -424,8 +424,8 @@ fn trail_row(columns: Columns, row: usize) -> Result<Vec<(String, u64, u64)>, Er
     Ok(span(list, row).map(|at| (stage.value(at).to_string(), arrived.value(at), left.value(at))).collect())
 }
 
-/// The rows of a batch of turns whose episode is in `wanted`; all of them without it.
-pub(crate) fn turns(file: &str, batch: &RecordBatch, wanted: Option<EpisodeId>) -> Result<Vec<TurnRow>, Error> {
+/// The rows of a batch of turns whose episode is one of `wanted`, first to last number; all of them without it.
+pub(crate) fn turns(file: &str, batch: &RecordBatch, wanted: Option<(u64, u64)>) -> Result<Vec<TurnRow>, Error> {
     let table = StructArray::from(batch.clone());
     let columns = Columns { file, columns: &table };
     let text = |name| columns.get::<StringArray>(name);
@@ -440,7 +440,7 @@ pub(crate) fn turns(file: &str, batch: &RecordBatch, wanted: Option<EpisodeId>) 
     let mut rows = Vec::new();
     for row in 0..batch.num_rows() {
         let id: EpisodeId = columns.parse(id.value(row))?;
-        if wanted.is_some_and(|wanted| wanted != id) {
+        if wanted.is_some_and(|(first, last)| !(first..=last).contains(&id.number)) {
             continue;
         }
         let (frames, pictures) = frame_rows(columns, row)?;

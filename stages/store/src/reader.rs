@@ -117,25 +117,26 @@ impl Reader {
 
     /// The same of those whose summary is wanted. Files without any are not read further.
     pub fn trajectories_where<'a>(&'a self, wanted: impl Fn(&Summary) -> bool + 'a) -> impl Stream<Item = Result<End, Error>> + 'a {
-        let files = futures::stream::iter(self.view.placed().filter(|(_, file)| file.kind == Kind::Trajectories));
-        let wanted = std::sync::Arc::new(wanted);
-        let read = files.then(move |(entry, file)| {
-            let wanted = std::sync::Arc::clone(&wanted);
-            async move { self.chosen(entry, file, wanted.as_ref()).await }
-        });
+        let chosen = self.summaries().try_filter(move |row| std::future::ready(wanted(row))).map_ok(|row| row.id);
+        let chunks = chosen.try_chunks(CHUNK_EPISODES).map_err(|error| error.1);
+        let read = chunks.and_then(move |ids| async move { self.ends(&ids).await });
         read.map_ok(|ends| futures::stream::iter(ends.into_iter().map(Ok))).try_flatten()
     }
 
-    /// The ends of one file whose summary is wanted.
-    async fn chosen(&self, entry: &Entry, file: &FileEntry, wanted: &impl Fn(&Summary) -> bool) -> Result<Vec<End>, Error> {
-        let summaries = self.file_summaries(file).await?;
-        let chosen: BTreeSet<EpisodeId> = summaries.iter().filter(|row| wanted(row)).map(|row| row.id).collect();
-        if chosen.is_empty() {
-            return Ok(Vec::new());
+    /// These episodes, whole, in this order; those that are not committed are passed over. Of each file only the row
+    /// groups between the lowest and the highest number are read, so that neighbours are best asked for together.
+    ///
+    /// # Errors
+    /// As [`Reader::file_summaries`].
+    pub async fn ends(&self, ids: &[EpisodeId]) -> Result<Vec<End>, Error> {
+        let mut found: BTreeMap<EpisodeId, End> = BTreeMap::new();
+        for (entry, file) in self.view.placed().filter(|(_, file)| file.kind == Kind::Trajectories) {
+            let here: BTreeSet<EpisodeId> = ids.iter().copied().filter(|id| holds(file, *id)).collect();
+            let (Some(first), Some(last)) = (here.first(), here.last()) else { continue };
+            let ends = self.pair_rows(&self.pair_of(entry, file), Some((first.number, last.number))).await?;
+            found.extend(ends.into_iter().filter(|end| here.contains(&end.id())).map(|end| (end.id(), end)));
         }
-        let mut ends = self.pair(&self.pair_of(entry, file)).await?;
-        ends.retain(|end| chosen.contains(&end.id()));
-        Ok(ends)
+        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
     }
 
     /// A file of trajectories and the files of turns that were committed with it.
@@ -149,15 +150,14 @@ impl Reader {
         self.pair_rows(files, None).await
     }
 
-    async fn pair_rows(&self, files: &[FileEntry], only: Option<EpisodeId>) -> Result<Vec<End>, Error> {
+    async fn pair_rows(&self, files: &[FileEntry], only: Option<Numbers>) -> Result<Vec<End>, Error> {
         let mut ends = Vec::new();
-        let number = only.map(|id| id.number);
         for file in files.iter().filter(|file| file.kind == Kind::Trajectories) {
-            for batch in self.batches(file, None, number).await? {
+            for batch in self.batches(file, None, only).await? {
                 ends.extend(parse::ends(&file.path, &batch)?);
             }
         }
-        ends.retain(|end| only.is_none_or(|id| id == end.id()));
+        ends.retain(|end| only.is_none_or(|(first, last)| (first..=last).contains(&end.id().number)));
         let mut turns: BTreeMap<EpisodeId, Vec<TurnRow>> = BTreeMap::new();
         for file in files.iter().filter(|file| file.kind == Kind::Turns) {
             for row in self.turn_rows(file, only, true).await? {
@@ -175,9 +175,7 @@ impl Reader {
     /// # Errors
     /// As [`Reader::file_summaries`].
     pub async fn end(&self, id: EpisodeId) -> Result<Option<End>, Error> {
-        let found = self.view.placed().find(|(_, file)| file.kind == Kind::Trajectories && holds(file, id));
-        let Some((entry, file)) = found else { return Ok(None) };
-        Ok(self.pair_rows(&self.pair_of(entry, file), Some(id)).await?.into_iter().next())
+        Ok(self.ends(&[id]).await?.into_iter().next())
     }
 
     /// The turns of one episode, in order, without their pictures; empty where it has none or is not committed.
@@ -186,7 +184,7 @@ impl Reader {
     /// As [`Reader::file_summaries`].
     pub async fn turns(&self, id: EpisodeId) -> Result<Vec<Turn>, Error> {
         match self.files(Kind::Turns).find(|file| holds(file, id)) {
-            Some(file) => Ok(self.turn_rows(file, Some(id), false).await?.into_iter().map(|row| row.turn).collect()),
+            Some(file) => Ok(self.turn_rows(file, Some((id.number, id.number)), false).await?.into_iter().map(|row| row.turn).collect()),
             None => Ok(Vec::new()),
         }
     }
@@ -197,7 +195,7 @@ impl Reader {
     /// As [`Reader::file_summaries`].
     pub async fn pictured_turns(&self, id: EpisodeId) -> Result<Vec<TurnRow>, Error> {
         match self.files(Kind::Turns).find(|file| holds(file, id)) {
-            Some(file) => self.turn_rows(file, Some(id), true).await,
+            Some(file) => self.turn_rows(file, Some((id.number, id.number)), true).await,
             None => Ok(Vec::new()),
         }
     }
@@ -214,12 +212,12 @@ impl Reader {
         Ok(turns)
     }
 
-    async fn turn_rows(&self, file: &FileEntry, wanted: Option<EpisodeId>, pictures: bool) -> Result<Vec<TurnRow>, Error> {
+    async fn turn_rows(&self, file: &FileEntry, wanted: Option<Numbers>, pictures: bool) -> Result<Vec<TurnRow>, Error> {
         let schema = turns_schema();
         let names: Vec<&str> =
             schema.fields().iter().map(|field| field.name().as_str()).filter(|name| pictures || *name != "pictures").collect();
         let mut rows = Vec::new();
-        for batch in self.batches(file, Some(&names), wanted.map(|id| id.number)).await? {
+        for batch in self.batches(file, Some(&names), wanted).await? {
             rows.extend(parse::turns(&file.path, &batch, wanted)?);
         }
         Ok(rows)
@@ -276,7 +274,12 @@ impl Reader {
 
     #[cfg(test)]
     pub(crate) async fn rows_read(&self, file: &FileEntry, episode: Option<u64>) -> usize {
-        self.batches(file, None, episode).await.expect("a whole file").iter().map(RecordBatch::num_rows).sum()
+        self.batches(file, None, episode.map(|number| (number, number)))
+            .await
+            .expect("a whole file")
+            .iter()
+            .map(RecordBatch::num_rows)
+            .sum()
     }
 
     fn gone(&self, file: &FileEntry) -> Error {
@@ -284,9 +287,9 @@ impl Reader {
         Error::Read { store: self.store.url().into(), path: file.path.clone(), reason }
     }
 
-    /// The rows of a file: of these columns only where some are named, and of the row groups that may hold this episode
-    /// only where one is.
-    async fn batches(&self, file: &FileEntry, columns: Option<&[&str]>, episode: Option<u64>) -> Result<Vec<RecordBatch>, Error> {
+    /// The rows of a file: of these columns only where some are named, and of the row groups that may hold these
+    /// episodes only where they are given.
+    async fn batches(&self, file: &FileEntry, columns: Option<&[&str]>, numbers: Option<Numbers>) -> Result<Vec<RecordBatch>, Error> {
         let malformed = |reason: String| Error::Malformed { path: file.path.clone(), reason };
         // Asking for the size tells a file that is gone from one that is broken.
         let size = self.store.size(&file.path).await?.ok_or_else(|| self.gone(file))?;
@@ -306,8 +309,8 @@ impl Reader {
         if rows < 0 || rows as u64 != file.rows {
             return Err(malformed(format!("it holds {rows} rows, the manifest says {}", file.rows)));
         }
-        if let Some(number) = episode {
-            let groups = groups_with(&builder, number).map_err(|e| malformed(one_line(&e)))?;
+        if let Some(numbers) = numbers {
+            let groups = groups_with(&builder, numbers).map_err(|e| malformed(one_line(&e)))?;
             builder = builder.with_row_groups(groups);
         }
         let stream = builder.with_batch_size(BATCH_ROWS).build().map_err(|e| malformed(one_line(&e)))?;
@@ -315,6 +318,10 @@ impl Reader {
     }
 }
 
+/// Episodes of one split from a number to another, both inclusive.
+type Numbers = (u64, u64);
+/// Episodes that are read at once by a stream.
+const CHUNK_EPISODES: usize = 256;
 /// Rows that are decoded at once.
 const BATCH_ROWS: usize = 1024;
 
@@ -350,8 +357,8 @@ fn check_columns(builder: &Builder, file: &FileEntry) -> Result<(), Error> {
     Ok(())
 }
 
-/// The row groups whose statistics allow for this episode.
-fn groups_with(builder: &Builder, number: u64) -> Result<Vec<usize>, parquet::errors::ParquetError> {
+/// The row groups whose statistics allow for one of these episodes.
+fn groups_with(builder: &Builder, (first, last): Numbers) -> Result<Vec<usize>, parquet::errors::ParquetError> {
     use arrow::array::{Array, AsArray};
     use arrow::datatypes::UInt64Type;
     let groups = builder.metadata().row_groups();
@@ -360,7 +367,7 @@ fn groups_with(builder: &Builder, number: u64) -> Result<Vec<usize>, parquet::er
     let (least, most) = (least.as_primitive::<UInt64Type>(), most.as_primitive::<UInt64Type>());
     let may_hold = |at: &usize| {
         let unknown = least.is_null(*at) || most.is_null(*at);
-        unknown || (least.value(*at)..=most.value(*at)).contains(&number)
+        unknown || (least.value(*at) <= last && most.value(*at) >= first)
     };
     Ok((0..groups.len()).filter(may_hold).collect())
 }

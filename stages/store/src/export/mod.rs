@@ -5,6 +5,7 @@
 
 mod card;
 mod lerobot;
+mod picture;
 mod sharegpt;
 mod stats;
 mod table;
@@ -143,8 +144,10 @@ impl Dataset {
     /// # Errors
     /// [`Error::Export`] where it cannot be written, or lacks what the format needs.
     pub fn add(&mut self, sample: &Sample) -> Result<(), Error> {
+        sample.end.frames.iter().try_for_each(picture::check)?;
+        self.writer.add(sample)?;
         self.card.count(sample);
-        self.writer.add(sample)
+        Ok(())
     }
 
     /// Writes what is left, and the card. `command`: what made it, for people.

@@ -1,5 +1,6 @@
 //! Each format against itself; `tests/parity/open_export.py` opens them with the libraries that they are for.
 
+use super::picture::header;
 use super::{Dataset, Format, Plan, Sample, Shot, Step};
 use schemas::{End, EpisodeId, Frame, Message, Split};
 
@@ -7,11 +8,11 @@ fn sample(number: u64, pictures: bool) -> Sample {
     let mut end = End::example();
     end.episode.id = EpisodeId { split: Split::Expert, number };
     end.success = true;
-    let shot = Shot { camera: "grid".into(), width: 1, height: 1, rgb: vec![9, 8, 7], png: b"\x89PNG".to_vec() };
+    let shot = Shot { camera: "grid".into(), width: 1, height: 1, rgb: vec![9, 8, 7], png: header(1, 1) };
     if pictures {
         end.turns[0].frames = vec!["d".into()];
         end.turns[0].observation = "<image>\nGo.".into();
-        end.frames = vec![Frame { digest: "d".into(), png: b"\x89PNG".to_vec(), width: 1, height: 1, camera: "grid".into() }];
+        end.frames = vec![Frame { digest: "d".into(), png: header(1, 1), width: 1, height: 1, camera: "grid".into() }];
     }
     let step = Step {
         pictures: if pictures { vec![shot] } else { vec![] },
