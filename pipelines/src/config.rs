@@ -208,6 +208,18 @@ fn schedule(p: &Pipeline, c: &mut Checks) {
 }
 
 fn processes(p: &Pipeline, c: &mut Checks) {
+    if p.is_offline_only() {
+        let hint = "without steppers nothing can be judged; `errand eval` judges a checkpoint";
+        c.require(!p.learner.validate, "learner.validate", p.learner.validate, "false where stages.env_steppers = 0", hint);
+        let dagger = p.schedule.iter().any(|phase| phase.phase == Phase::Dagger);
+        c.require(
+            !dagger,
+            "schedule.phase",
+            "`dagger`",
+            "imitation, format and grpo where stages.env_steppers = 0",
+            "labels need an expert",
+        );
+    }
     c.range("stages.env_steppers", p.stages.env_steppers, 0, 10_000);
     c.range("stages.slots", p.stages.slots, 1, 65_536);
     c.range("stages.prompt_renderers", p.stages.prompt_renderers, 0, 10_000);

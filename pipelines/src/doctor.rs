@@ -36,7 +36,7 @@ fn version_of(said: &str) -> Option<(u32, u32)> {
 }
 
 fn programs() -> Finding {
-    let missing: Vec<&str> = ["scene-loader", "env-stepper", "prompt-renderer", "generator", "learner", "recorder"]
+    let missing: Vec<&str> = ["scene-loader", "env-stepper", "prompt-renderer", "generator", "learner", "recorder", "replayer"]
         .into_iter()
         .filter(|stage| crate::stages::beside_this(stage).is_err())
         .collect();

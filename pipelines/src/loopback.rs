@@ -24,20 +24,13 @@ const INPUTS_PER_EPISODE: usize = 200_000;
 /// # Errors
 /// A task that cannot be started, or a stage that gives up.
 pub(crate) fn run_expert(pipeline: &Pipeline, kind: &Arc<dyn Kind>, split: Split, tasks: &[Task]) -> Result<Vec<End>> {
-    let mut objects: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    for (name, bytes) in crate::artifacts::prepare(pipeline, kind.as_ref())? {
-        objects.insert(name.to_string(), bytes);
-    }
-    let mut episodes = VecDeque::new();
+    let mut ordered = Vec::new();
     for (number, task) in tasks.iter().enumerate() {
-        let scene = kind.scene(task).map_err(anyhow::Error::msg)?.map(|scene| {
-            let digest = schemas::digest_of(&scene.bytes);
-            objects.insert(format!("scene-{digest}"), scene.bytes);
-            SceneRef { digest, origin: scene.origin }
-        });
-        episodes.push_back(episode(pipeline, split, number as u64, task, scene));
+        let scene = kind.scene(task).map_err(anyhow::Error::msg)?;
+        let named = scene.as_ref().map(|scene| SceneRef { digest: schemas::digest_of(&scene.bytes), origin: scene.origin.clone() });
+        ordered.push((episode(pipeline, split, number as u64, task, named), scene.map(|scene| scene.bytes)));
     }
-    Loopback::new(pipeline, kind.clone(), objects).run(episodes)
+    Loopback::new(pipeline, kind.clone())?.play(ordered)
 }
 
 fn episode(pipeline: &Pipeline, split: Split, number: u64, task: &Task, scene: Option<SceneRef>) -> Episode {
@@ -61,7 +54,8 @@ fn episode(pipeline: &Pipeline, split: Split, number: u64, task: &Task, scene: O
     }
 }
 
-struct Loopback {
+/// A stepper and a renderer that answer each other.
+pub(crate) struct Loopback {
     stepper: Box<dyn Stage>,
     renderer: Box<dyn Stage>,
     objects: BTreeMap<String, Vec<u8>>,
@@ -73,7 +67,11 @@ struct Loopback {
 }
 
 impl Loopback {
-    fn new(pipeline: &Pipeline, kind: Arc<dyn Kind>, objects: BTreeMap<String, Vec<u8>>) -> Loopback {
+    /// # Errors
+    /// A policy folder without a tokenizer.
+    pub(crate) fn new(pipeline: &Pipeline, kind: Arc<dyn Kind>) -> Result<Loopback> {
+        let files = crate::artifacts::prepare(pipeline, kind.as_ref())?;
+        let objects = files.into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect();
         let identity = |id: &str| Identity {
             run: RUN.into(),
             id: id.into(),
@@ -88,14 +86,26 @@ impl Loopback {
             Box::new(Stepper::new(&identity("env-stepper-1"), kind, env_stepper::Options { slots: SLOTS as u32, ..Default::default() }));
         let renderer: Box<dyn Stage> = Box::new(prompt_renderer::Renderer::new(identity("prompt-renderer-1")));
         let inputs = VecDeque::from([(true, Input::Started), (false, Input::Started)]);
-        Loopback { stepper, renderer, objects, inputs, ends: BTreeMap::new(), sequence: 0, mono_ms: 0 }
+        Ok(Loopback { stepper, renderer, objects, inputs, ends: BTreeMap::new(), sequence: 0, mono_ms: 0 })
     }
 
-    fn run(mut self, mut episodes: VecDeque<Episode>) -> Result<Vec<End>> {
+    /// Plays episodes of one split, each with its compiled scene where it has one, and gives their ends by number.
+    ///
+    /// # Errors
+    /// A stage that gives up, or episodes that do not end.
+    pub(crate) fn play(&mut self, ordered: Vec<(Episode, Option<Vec<u8>>)>) -> Result<Vec<End>> {
+        self.objects.retain(|name, _| !name.starts_with("scene-"));
+        let mut episodes = VecDeque::new();
+        for (episode, scene) in ordered {
+            if let (Some(named), Some(bytes)) = (&episode.scene, scene) {
+                self.objects.insert(format!("scene-{}", named.digest), bytes);
+            }
+            episodes.push_back(episode);
+        }
         let count = episodes.len();
         for _ in 0..count.max(1) * INPUTS_PER_EPISODE {
             if self.ends.len() == count {
-                return Ok(self.ends.into_values().collect());
+                return Ok(std::mem::take(&mut self.ends).into_values().collect());
             }
             let started = count - episodes.len() - self.ends.len();
             if started < SLOTS

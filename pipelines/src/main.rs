@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod broker;
 mod config;
+mod data;
 mod doctor;
 mod eval;
 mod feasible;
@@ -137,6 +138,19 @@ enum Command {
     Watch(watch::Arguments),
     /// Opens a page on which a person drives the robot by keyboard, and records what is done.
     Play(play::Arguments),
+    /// Lists and shows recorded trajectories.
+    Data {
+        #[command(subcommand)]
+        data: data::Data,
+    },
+    /// Lives recorded episodes again and compares every observation, reward and end.
+    Replay(data::ReplayArguments),
+    /// Writes trajectories as a dataset for another tool.
+    Export(data::ExportArguments),
+    /// Has the expert do the tasks of another tool's dataset, and keeps what came of them.
+    Import(data::ImportArguments),
+    /// Records the expert's episodes at full speed, without a broker or a policy.
+    Imitate(data::ImitateArguments),
     /// Measures something and prints one JSON object.
     Bench {
         #[command(subcommand)]
@@ -225,6 +239,11 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::House(arguments) => house::run(&arguments),
         Command::Watch(arguments) => watch::run(&arguments),
         Command::Play(arguments) => play::run(arguments).await,
+        Command::Data { data } => data::run(data, &runs).await,
+        Command::Replay(arguments) => data::replay(&arguments, &runs).await,
+        Command::Export(arguments) => data::export(&arguments, &runs).await.map(|()| ExitCode::SUCCESS),
+        Command::Import(arguments) => data::import(&arguments, &runs).await.map(|()| ExitCode::SUCCESS),
+        Command::Imitate(arguments) => data::imitate(&arguments, &runs).await.map(|()| ExitCode::SUCCESS),
         Command::Bench { bench } => {
             println!("{}", serde_json::to_string_pretty(&bench::run(bench, &runs).await?)?);
             Ok(ExitCode::SUCCESS)

@@ -99,11 +99,14 @@ impl Progress {
         let learner = self.of("learner").next();
         let finished = learner.is_some_and(|s| s.last.gauges.get("finished").copied().unwrap_or(0.0) >= 1.0);
         // That each end has its use as well is seen by the stream of ends, which is then empty.
-        finished && self.of_loader("published") == self.of_loader("ended")
+        let replayed = self.over_splits("replayer", "published");
+        let all_replayed = replayed == 0 || replayed == self.gauge_now("learner", "ends_used") as u64;
+        finished && all_replayed && self.over_splits("scene-loader", "published") == self.over_splits("scene-loader", "ended")
     }
 
-    fn of_loader(&self, what: &str) -> u64 {
-        ["train", "val", "expert"].iter().map(|split| self.gauge_now("scene-loader", &format!("{what}_{split}")) as u64).sum()
+    /// Over all splits, of one stage.
+    fn over_splits(&self, stage: &str, what: &str) -> u64 {
+        ["train", "val", "expert"].iter().map(|split| self.gauge_now(stage, &format!("{what}_{split}")) as u64).sum()
     }
 
     fn of<'a>(&'a self, stage: &'a str) -> impl Iterator<Item = &'a Seen> + 'a {

@@ -40,11 +40,14 @@ pub(crate) struct Processes {
 /// How many of each stage, in the order in which a message meets them.
 pub(crate) fn crew(pipeline: &Pipeline) -> Vec<(&'static str, u32, u32)> {
     let s = &pipeline.stages;
+    // A pipeline that plays nothing has no one to order it.
+    let plays = u32::from(!pipeline.is_offline_only());
     vec![
-        ("scene-loader", 1, 1),
+        ("scene-loader", plays, 1),
         ("env-stepper", s.env_steppers, 1),
-        ("prompt-renderer", s.prompt_renderers, 1),
-        ("generator", s.generators, pipeline.generator.threads),
+        ("prompt-renderer", plays * s.prompt_renderers, 1),
+        ("generator", plays * s.generators, pipeline.generator.threads),
+        ("replayer", u32::from(pipeline.offline.is_some()), 1),
         ("learner", 1, pipeline.learner.threads),
         ("recorder", s.recorders, 1),
     ]

@@ -38,6 +38,7 @@ pub(crate) async fn up(loaded: &Loaded, options: &Options) -> Result<Option<Summ
         eprintln!("{share}");
     }
     let (run, folder) = run_folder(&loaded.pipeline.name, options)?;
+    record_experts(loaded, &kind, &folder).await?;
     let (broker, nats) = match &options.nats {
         Some(url) => (None, url.clone()),
         None => {
@@ -69,6 +70,16 @@ pub(crate) async fn up(loaded: &Loaded, options: &Options) -> Result<Option<Summ
     Ok(Some(summary))
 }
 
+/// Records what `offline.experts` asks for and the store does not hold yet.
+async fn record_experts(loaded: &Loaded, kind: &std::sync::Arc<dyn worlds::Kind>, folder: &Path) -> Result<()> {
+    let Some(offline) = loaded.pipeline.offline.as_ref().filter(|offline| offline.experts > 0) else { return Ok(()) };
+    let (url, source) = replayer::source_of(offline, &loaded.pipeline.name, folder);
+    eprintln!("recording the expert into `{url}` until it holds {} episodes of run `{source}`", offline.experts);
+    let store = store::Store::open(&url, &source)?;
+    crate::data::record_into(&store, loaded, kind, offline.experts, 2).await?;
+    Ok(())
+}
+
 /// Streams, durables, buckets and the policy's first files: all that stages bind to.
 pub(crate) async fn prepare(
     client: &async_nats::Client,
@@ -82,7 +93,10 @@ pub(crate) async fn prepare(
     kit::init_above(client, run, &loaded.pipeline, &loaded.text, version).await?;
     let jetstream = async_nats::jetstream::new(client.clone());
     let bucket = jetstream.get_object_store(&subjects::artifacts(run)).await.context("the run's artifacts bucket is not there")?;
-    for (name, bytes) in crate::artifacts::prepare(&loaded.pipeline, kind)? {
+    let files = crate::artifacts::prepare(&loaded.pipeline, kind)?;
+    let store = store::Store::open(&summary::store_url(&loaded.pipeline, folder), run)?;
+    crate::data::describe(&store, loaded, &files).await?;
+    for (name, bytes) in files {
         std::fs::create_dir_all(folder.join("policy"))?;
         std::fs::write(folder.join("policy").join(name), &bytes)?;
         bucket.put(name, &mut bytes.as_slice()).await.with_context(|| format!("`{name}` cannot be stored"))?;

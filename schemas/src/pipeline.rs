@@ -38,6 +38,9 @@ pub struct Pipeline {
     pub schedule: Vec<PhaseConfig>,
     #[serde(default)]
     pub record: RecordConfig,
+    /// Recorded trajectories that are learned from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline: Option<OfflineConfig>,
     #[serde(default)]
     pub stages: StagesConfig,
     #[serde(default)]
@@ -441,6 +444,22 @@ impl Default for RecordConfig {
     }
 }
 
+/// Where expert episodes come from, in place of the expert; without steppers also the policy's groups.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OfflineConfig {
+    /// A path or URL of a trajectory store. Empty: the folder `dataset` among the run's own files.
+    pub url: String,
+    /// Whose trajectories: the name of a run in it. Empty: the pipeline's.
+    pub run: String,
+    /// Where the store holds fewer expert episodes than this, they are recorded first, by this pipeline's expert.
+    pub experts: u64,
+    /// Only successes are imitated.
+    pub success: bool,
+    /// Imitate the policy's own episodes as well, where they are successes.
+    pub policy: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StagesConfig {
@@ -484,6 +503,11 @@ impl Pipeline {
     /// toml's own message, which names line, key and what is allowed.
     pub fn parse(text: &str) -> Result<Pipeline, toml::de::Error> {
         toml::from_str(text)
+    }
+
+    /// Whether everything is learned from recorded trajectories: there are no steppers.
+    pub fn is_offline_only(&self) -> bool {
+        self.offline.is_some() && self.stages.env_steppers == 0
     }
 
     /// `max_staleness` as it is in force.

@@ -18,6 +18,7 @@ fn row(split: Split, number: u64, group: u64, member: u32, mode: Mode) -> Summar
         seed: 100 + group,
         mode,
         house: None,
+        level: String::new(),
         bucket: "short".into(),
         expert_length: 4,
         validates: if split == Split::Val { 1 } else { 0 },

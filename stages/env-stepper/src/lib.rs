@@ -8,6 +8,7 @@
 //! stands still past its deadline is dropped and delivered again; an episode that has killed two processes is run in a
 //! child process ([`alone`]).
 
+pub mod again;
 pub mod alone;
 pub mod rewards;
 
@@ -31,6 +32,7 @@ use fetches::Fetches;
 use finish::{Ending, HandBack};
 use generators::Generators;
 use kit::{Delivered, Delivery, Durable, Follow, Identity, Input, Needs, Now, Output, Report, Stage, Ticket};
+pub use pictures::encode as encode_picture;
 use rollout::Rollout;
 use scenes::Scenes;
 use schemas::subjects::{self, Stream};

@@ -7,7 +7,7 @@ use worlds::Picture;
 ///
 /// # Errors
 /// The camera and what is wrong, where the pixels do not fill the picture.
-pub(crate) fn encode(picture: &Picture) -> Result<Frame, String> {
+pub fn encode(picture: &Picture) -> Result<Frame, String> {
     let Picture { camera, width, height, rgb } = picture;
     let wrong = |what: String| format!("camera `{camera}`, {width}x{height}: {what}");
     let mut png = Vec::with_capacity(rgb.len() / 4 + 1024);

@@ -9,7 +9,7 @@ use kit::Now;
 use schemas::{Address, Completion, End, EndReason, Episode, Frame, Mode, Observation, Segment, SegmentHead, Turn, TurnSpan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use worlds::World;
+use worlds::{Acted, World};
 
 /// What is to happen to a rollout next.
 #[derive(Debug)]
@@ -254,30 +254,8 @@ impl Rollout {
         }
     }
 
-    /// Runs actions in order until one fails, ends the reply, or ends the episode; what follows is dropped. Says whether
-    /// the episode is over.
     fn run(&mut self, setting: &Setting, actions: &[String], turn: &mut Turn) -> Result<bool, String> {
-        let mut over = false;
-        let mut rest = actions.iter();
-        for action in rest.by_ref() {
-            if self.steps >= setting.pipeline.limits.steps {
-                turn.dropped.push(action.clone());
-                break;
-            }
-            let acted = self.world.act(action).map_err(|e| format!("`{action}`: {e}"))?;
-            self.steps += 1;
-            self.task_reward += acted.reward;
-            turn.reward += acted.reward;
-            turn.executed.push(action.clone());
-            turn.worked.push(acted.worked);
-            over = acted.over;
-            let ends_reply = setting.actions.iter().any(|a| a.name == *action && a.ends_reply);
-            if over || !acted.worked || ends_reply {
-                break;
-            }
-        }
-        turn.dropped.extend(rest.cloned());
-        Ok(over)
+        run_actions(setting, self.world.as_mut(), actions, turn, &mut self.steps, &mut self.task_reward, &mut |_, _, _| {})
     }
 
     /// The one record of the episode.
@@ -315,6 +293,41 @@ impl Rollout {
     pub(crate) fn steps(&self) -> u32 {
         self.steps
     }
+}
+
+/// Runs actions in order until one fails, ends the reply, or ends the episode; what follows is dropped. Says whether the
+/// episode is over. `see` is shown each action after it was run.
+pub(crate) fn run_actions(
+    setting: &Setting,
+    world: &mut dyn World,
+    actions: &[String],
+    turn: &mut Turn,
+    steps: &mut u32,
+    task_reward: &mut f32,
+    see: &mut dyn FnMut(&str, &Acted, &dyn World),
+) -> Result<bool, String> {
+    let mut over = false;
+    let mut rest = actions.iter();
+    for action in rest.by_ref() {
+        if *steps >= setting.pipeline.limits.steps {
+            turn.dropped.push(action.clone());
+            break;
+        }
+        let acted = world.act(action).map_err(|e| format!("`{action}`: {e}"))?;
+        *steps += 1;
+        *task_reward += acted.reward;
+        turn.reward += acted.reward;
+        turn.executed.push(action.clone());
+        turn.worked.push(acted.worked);
+        see(action, &acted, world);
+        over = acted.over;
+        let ends_reply = setting.actions.iter().any(|a| a.name == *action && a.ends_reply);
+        if over || !acted.worked || ends_reply {
+            break;
+        }
+    }
+    turn.dropped.extend(rest.cloned());
+    Ok(over)
 }
 
 /// The turn as it was lived, before its actions were run.

@@ -4,7 +4,7 @@ use kit::stage::Identity;
 use schemas::{End, EpisodeId, decode};
 use std::collections::BTreeMap;
 use std::time::Instant;
-use store::{Committed, Store, Writer};
+use store::{Committed, Compaction, Store, Writer};
 use tokio::runtime::Runtime;
 
 /// An end as it came.
@@ -49,14 +49,18 @@ pub struct StoreSink {
     run: String,
     writer_name: String,
     open: Option<(Runtime, Writer)>,
+    commits: u64,
 }
+
+/// After so many commits of its own a recorder puts small files together.
+const COMPACT_EVERY: u64 = 32;
 
 impl StoreSink {
     /// The store of the run: `record.url`, or the folder `trajectories` among the run's own files.
     pub fn new(identity: &Identity) -> StoreSink {
         let url = &identity.pipeline.record.url;
         let url = if url.is_empty() { identity.folder.join("trajectories").display().to_string() } else { url.clone() };
-        StoreSink { url, run: identity.run.clone(), writer_name: identity.id.clone(), open: None }
+        StoreSink { url, run: identity.run.clone(), writer_name: identity.id.clone(), open: None, commits: 0 }
     }
 }
 
@@ -87,6 +91,11 @@ impl Sink for StoreSink {
         let entry = runtime.block_on(writer.commit(&ends, now_us)).map_err(|e| e.to_string())?;
         receipt.episodes = entry.as_ref().map_or(0, store::Entry::trajectories);
         receipt.bytes = entry.as_ref().map_or(0, store::Entry::bytes);
+        self.commits += 1;
+        if self.commits.is_multiple_of(COMPACT_EVERY) {
+            // The ends are committed whatever comes of this; a store that is in trouble says so at the next commit.
+            let _ = runtime.block_on(writer.compact(Compaction::default(), now_us));
+        }
         receipt.seconds = begun.elapsed().as_secs_f64();
         Ok(receipt)
     }

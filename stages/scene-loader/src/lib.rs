@@ -7,6 +7,7 @@
 //! publishes exactly that again. A full stream is waited for. Ends are acked once the state that counts them is written.
 
 pub mod houses;
+pub mod orders;
 
 mod curriculum;
 mod outbox;

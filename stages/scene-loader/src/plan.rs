@@ -65,6 +65,10 @@ impl Rules {
     }
 
     fn next_expert(&self, state: &State, grant: &Grant, epoch: u64) -> Option<Order> {
+        if self.pipeline.offline.is_some() {
+            // They come from a store.
+            return None;
+        }
         let left = grant.upto_expert.saturating_sub(state.next_expert).min(self.room(state, Split::Expert));
         let count = left.min(AT_ONCE) as u32;
         (count > 0).then_some(Order::Expert { first: state.next_expert, count, mode: self.expert_mode, epoch })

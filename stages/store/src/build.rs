@@ -7,15 +7,15 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field};
-use schemas::{End, Frame, ImageSpan, Label, Mode, PolicyPin, Segment, Source, Split, Turn, TurnSpan};
+use schemas::{End, Episode, Frame, ImageSpan, Label, Mode, PolicyPin, Segment, Source, Split, Turn, TurnSpan};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Tokens that one batch of trajectories holds at most, unless a single one has more. Arrow's offsets are 32 bits wide.
-const BATCH_TOKENS: usize = 16 << 20;
-/// Bytes of pictures that one batch of turns holds at most, unless a single turn has more.
-const BATCH_PICTURE_BYTES: usize = 64 << 20;
+/// Bytes that one batch holds at most, about, unless a single row has more. Each batch becomes a row group, the least that a
+/// reader of one episode fetches.
+const BATCH_TRAJECTORY_BYTES: usize = 4 << 20;
+const BATCH_TURN_BYTES: usize = 2 << 20;
 
 /// A turn, the end that it belongs to, and the digests that it shows, each with its picture where that was kept.
 struct Row<'a> {
@@ -25,9 +25,24 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn picture_bytes(&self) -> usize {
-        self.shown.iter().filter_map(|(_, frame)| Some(frame.as_ref()?.png.len())).sum()
+    /// About what it takes, before compression.
+    fn bytes(&self) -> usize {
+        let pictures: usize = self.shown.iter().filter_map(|(_, frame)| Some(frame.as_ref()?.png.len())).sum();
+        pictures + self.turn.observation.len() + self.turn.reply.len() + 256
     }
+}
+
+/// What no two splits of an export share: the first 16 hex digits of the compiled scene's digest, or, in worlds without
+/// scenes, of a digest of world, seed and task.
+pub fn level_of(episode: &Episode) -> String {
+    let digest = match &episode.scene {
+        Some(scene) => scene.digest.clone(),
+        None => {
+            let seed = episode.seed.to_le_bytes();
+            schemas::digest_of(&[episode.world.as_bytes(), &[0], &seed, &episode.task].concat())
+        }
+    };
+    digest.chars().take(16).collect()
 }
 
 pub(crate) fn mode_name(mode: Mode) -> &'static str {
@@ -206,6 +221,7 @@ fn trajectories_batch(ends: &[&End]) -> Result<RecordBatch, Error> {
         strings(order().map(|e| String::from_utf8_lossy(&e.task))),
         optional_strings(order().map(|e| e.scene.as_ref().map(|s| s.digest.as_str()))),
         optional_strings(order().map(|e| e.scene.as_ref().map(|s| s.origin.as_str()))),
+        strings(order().map(level_of)),
         strings(order().map(|e| &e.bucket)),
         u32s(order().map(|e| e.expert_length)),
         u64s(order().map(|e| e.validates)),
@@ -316,8 +332,8 @@ fn parts<T>(rows: &[T], bound: usize, weight: impl Fn(&T) -> usize) -> Vec<&[T]>
 
 /// One row an end, in the order given.
 pub(crate) fn trajectories(ends: &[&End]) -> Result<Vec<RecordBatch>, Error> {
-    let tokens = |end: &&End| end.segments.iter().map(Segment::len).sum();
-    parts(ends, BATCH_TOKENS, tokens).into_iter().map(trajectories_batch).collect()
+    let bytes = |end: &&End| 1024 + end.segments.iter().map(|s| 4 * (s.len() + s.logprobs.0.len()) + 64 * s.turns.len()).sum::<usize>();
+    parts(ends, BATCH_TRAJECTORY_BYTES, bytes).into_iter().map(trajectories_batch).collect()
 }
 
 /// One row a turn, ends in the order given.
@@ -330,7 +346,7 @@ pub(crate) fn turns(ends: &[&End]) -> Result<Vec<RecordBatch>, Error> {
             Row { end, turn, shown }
         }));
     }
-    parts(&rows, BATCH_PICTURE_BYTES, Row::picture_bytes).into_iter().map(turns_batch).collect()
+    parts(&rows, BATCH_TURN_BYTES, Row::bytes).into_iter().map(turns_batch).collect()
 }
 
 /// The ends of one split, in order of their numbers.

@@ -7,18 +7,27 @@
 //!
 //! This crate knows no broker and no stage.
 
+mod about;
 mod build;
+mod compact;
+pub mod export;
 mod ids;
+pub mod import;
 mod location;
 mod manifest;
 mod parse;
+mod ranged;
 mod reader;
 mod schema;
+mod view;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+pub use about::About;
+pub use build::level_of;
+pub use compact::Compaction;
 pub use ids::{Committed, IdSet};
 pub use location::Store;
 pub use manifest::{Entry, FileEntry, Kind};
@@ -42,6 +51,8 @@ pub enum Error {
         "`{path}` has schema version {found}, this build reads up to {known}; hint: read it with the release that wrote it, or a newer one"
     )]
     Schema { path: String, found: u32, known: u32 },
+    #[error("cannot export to `{path}`: {reason}")]
+    Export { path: String, reason: String },
     #[error("cannot put the ends into columns: {0}")]
     Columns(String),
 }

@@ -128,6 +128,38 @@ impl Store {
         }
     }
 
+    /// Bytes of an object; `None` where there is none.
+    pub(crate) async fn size(&self, path: &str) -> Result<Option<u64>, Error> {
+        match self.object.head(&self.full(path)).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.read_error(path, &error)),
+        }
+    }
+
+    /// The object store itself, and an object's name in it.
+    pub(crate) fn object(&self, path: &str) -> (Arc<dyn ObjectStore>, Path) {
+        (self.object.clone(), self.full(path))
+    }
+
+    /// The names of the runs that have something committed here, in order.
+    ///
+    /// # Errors
+    /// [`Error::Read`] where the store cannot be listed.
+    pub async fn runs(&self) -> Result<Vec<String>, Error> {
+        let listed = self.object.list_with_delimiter(Some(&self.full("manifest"))).await;
+        let listed = listed.map_err(|error| self.read_error("manifest", &error))?;
+        let mut names: Vec<String> = listed.common_prefixes.iter().filter_map(|path| Some(path.filename()?.to_string())).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The same place, another run in it.
+    #[must_use]
+    pub fn with_run(&self, run: &str) -> Store {
+        Store { run: run.into(), ..self.clone() }
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Error> {
         match self.object.delete(&self.full(path)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),

@@ -35,6 +35,18 @@ pub struct FileEntry {
     pub bytes: u64,
     /// The episodes whose rows it holds: ranges of numbers, both ends inclusive.
     pub episodes: Vec<(u64, u64)>,
+    /// Hex BLAKE3 of the file; empty in entries of schema 1.
+    #[serde(default)]
+    pub digest: String,
+}
+
+impl FileEntry {
+    /// Whether the path is one that a writer gives: below its table's and run's folder, and nowhere above.
+    fn is_at_home(&self, run: &str) -> bool {
+        let home = format!("{}/run={run}/split={}/", self.kind.as_str(), self.split);
+        let name = self.path.strip_prefix(&home);
+        name.is_some_and(|name| !name.is_empty() && !name.contains(['/', '\\']) && name != "." && name != "..")
+    }
 }
 
 /// One commit.
@@ -50,6 +62,9 @@ pub struct Entry {
     /// Unix microseconds.
     pub committed_us: u64,
     pub files: Vec<FileEntry>,
+    /// Paths of files that do not count any more: `files` hold their rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaces: Vec<String>,
 }
 
 /// What is read of an entry before the rest: enough to say that a newer release wrote it.
@@ -81,7 +96,14 @@ impl Entry {
         if found > SCHEMA_VERSION {
             return Err(Error::Schema { path: path.into(), found, known: SCHEMA_VERSION });
         }
-        serde_json::from_slice(json).map_err(malformed)
+        let entry: Entry = serde_json::from_slice(json).map_err(malformed)?;
+        match entry.files.iter().find(|file| !file.is_at_home(&entry.run)) {
+            None => Ok(entry),
+            Some(file) => Err(Error::Malformed {
+                path: path.into(),
+                reason: format!("it lists `{}`, which lies outside the run's own folders", file.path),
+            }),
+        }
     }
 
     /// Trajectories in it.
@@ -94,11 +116,14 @@ impl Entry {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// Adds the entry's episodes to `committed`.
+    /// Adds the entry's episodes to `committed`. An entry that replaces files brings none.
     ///
     /// # Errors
     /// [`Error::Malformed`] where an episode is there already: each is committed once.
     pub(crate) fn add_to(&self, committed: &mut Committed) -> Result<(), Error> {
+        if !self.replaces.is_empty() {
+            return Ok(());
+        }
         for file in self.files.iter().filter(|file| file.kind == Kind::Trajectories) {
             let set = committed.split_mut(file.split);
             for (first, last) in &file.episodes {
@@ -122,14 +147,16 @@ mod tests {
 
     fn entry() -> Entry {
         let file = FileEntry {
-            path: "trajectories/a.parquet".into(),
+            path: "trajectories/run=r/split=val/a.parquet".into(),
             kind: Kind::Trajectories,
             split: Split::Val,
             rows: 3,
             bytes: 9,
             episodes: vec![(0, 1), (4, 4)],
+            digest: String::new(),
         };
-        Entry { schema: SCHEMA_VERSION, run: "r".into(), number: 7, writer: "recorder-1".into(), committed_us: 5, files: vec![file] }
+        let files = vec![file];
+        Entry { schema: SCHEMA_VERSION, run: "r".into(), number: 7, writer: "recorder-1".into(), committed_us: 5, files, replaces: vec![] }
     }
 
     #[test]
@@ -141,10 +168,28 @@ mod tests {
 
     #[test]
     fn a_newer_schema_is_refused_by_both_versions() {
-        let newer = String::from_utf8(entry().to_json()).unwrap().replace("\"schema\":1", "\"schema\":9");
+        let newer = String::from_utf8(entry().to_json()).unwrap().replace("\"schema\":2", "\"schema\":9");
         let error = Entry::from_json("m", newer.as_bytes()).unwrap_err().to_string();
-        assert!(error.contains("version 9") && error.contains("up to 1"), "{error}");
+        assert!(error.contains("version 9") && error.contains("up to 2"), "{error}");
         assert!(matches!(Entry::from_json("m", b"{}"), Err(Error::Malformed { .. })));
+    }
+
+    #[test]
+    fn an_entry_of_the_first_schema_reads() {
+        let first = r#"{"schema":1,"run":"r","number":0,"writer":"w","committed_us":5,"files":[{"path":
+            "turns/run=r/split=val/w-000000.parquet","kind":"turns","split":"val","rows":3,"bytes":9,"episodes":[[0,1]]}]}"#;
+        let entry = Entry::from_json("m", first.as_bytes()).unwrap();
+        assert_eq!((entry.schema, entry.files[0].digest.as_str(), entry.replaces.len()), (1, "", 0));
+    }
+
+    #[test]
+    fn a_path_that_climbs_out_of_its_root_is_refused() {
+        let good = String::from_utf8(entry().to_json()).unwrap();
+        for path in ["/etc/passwd", "trajectories/run=r/split=val/../../../x", "turns/run=r/split=val/a", "trajectories/run=r/split=val/"] {
+            let bad = good.replace("trajectories/run=r/split=val/a.parquet", path);
+            let error = Entry::from_json("m", bad.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(path) && error.contains("outside"), "{error}");
+        }
     }
 
     #[test]

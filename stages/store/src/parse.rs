@@ -22,6 +22,8 @@ pub struct Summary {
     pub seed: u64,
     pub mode: Mode,
     pub house: Option<String>,
+    /// See [`crate::level_of`]; empty in files of schema 1.
+    pub level: String,
     pub bucket: String,
     pub expert_length: u32,
     pub validates: u64,
@@ -64,7 +66,7 @@ impl Summary {
 }
 
 /// The columns that [`Summary`] is made of.
-pub(crate) const SUMMARY_COLUMNS: [&str; 29] = [
+pub(crate) const SUMMARY_COLUMNS: [&str; 30] = [
     "id",
     "group",
     "member",
@@ -73,6 +75,7 @@ pub(crate) const SUMMARY_COLUMNS: [&str; 29] = [
     "seed",
     "mode",
     "house",
+    "level",
     "bucket",
     "expert_length",
     "validates",
@@ -121,6 +124,11 @@ impl<'a> Columns<'a> {
         let column = self.columns.column_by_name(name).ok_or_else(|| self.malformed(format!("it has no column `{name}`")))?;
         let wrong = || self.malformed(format!("column `{name}` has type {}", column.data_type()));
         column.as_any().downcast_ref().ok_or_else(wrong)
+    }
+
+    /// A column that files of schema 1 do not have.
+    fn since_two<A: Array + 'static>(&self, name: &str) -> Result<Option<&'a A>, Error> {
+        if self.columns.column_by_name(name).is_none() { Ok(None) } else { self.get(name).map(Some) }
     }
 
     /// The structs that a list column holds, all rows together, and where each row's begin and end.
@@ -197,6 +205,7 @@ pub(crate) fn summaries(file: &str, batch: &RecordBatch) -> Result<Vec<Summary>,
     let times = |name| columns.get::<TimestampMicrosecondArray>(name);
     let (id, world, mode, house, bucket, reason, note) =
         (text("id")?, text("world")?, text("mode")?, text("house")?, text("bucket")?, text("reason")?, text("note")?);
+    let level: Option<&StringArray> = columns.since_two("level")?;
     let (member, group_size, expert_length, attempt) = (u32s("member")?, u32s("group_size")?, u32s("expert_length")?, u32s("attempt")?);
     let (steps, turns) = (u32s("steps")?, u32s("turns")?);
     let (group, seed, validates) = (u64s("group")?, u64s("seed")?, u64s("validates")?);
@@ -218,6 +227,7 @@ pub(crate) fn summaries(file: &str, batch: &RecordBatch) -> Result<Vec<Summary>,
             seed: seed.value(row),
             mode: parse_mode(columns, mode.value(row))?,
             house: optional(house, row).map(String::from),
+            level: level.map_or_else(String::new, |column| column.value(row).into()),
             bucket: bucket.value(row).into(),
             expert_length: expert_length.value(row),
             validates: validates.value(row),
@@ -414,8 +424,8 @@ fn trail_row(columns: Columns, row: usize) -> Result<Vec<(String, u64, u64)>, Er
     Ok(span(list, row).map(|at| (stage.value(at).to_string(), arrived.value(at), left.value(at))).collect())
 }
 
-/// The rows of a batch of turns whose episode is in `wanted`; all of them without it.
-pub(crate) fn turns(file: &str, batch: &RecordBatch, wanted: Option<EpisodeId>) -> Result<Vec<TurnRow>, Error> {
+/// The rows of a batch of turns whose episode is one of `wanted`, first to last number; all of them without it.
+pub(crate) fn turns(file: &str, batch: &RecordBatch, wanted: Option<(u64, u64)>) -> Result<Vec<TurnRow>, Error> {
     let table = StructArray::from(batch.clone());
     let columns = Columns { file, columns: &table };
     let text = |name| columns.get::<StringArray>(name);
@@ -430,7 +440,7 @@ pub(crate) fn turns(file: &str, batch: &RecordBatch, wanted: Option<EpisodeId>) 
     let mut rows = Vec::new();
     for row in 0..batch.num_rows() {
         let id: EpisodeId = columns.parse(id.value(row))?;
-        if wanted.is_some_and(|wanted| wanted != id) {
+        if wanted.is_some_and(|(first, last)| !(first..=last).contains(&id.number)) {
             continue;
         }
         let (frames, pictures) = frame_rows(columns, row)?;

@@ -1,13 +1,18 @@
-//! Reading what is committed: the manifest first, then only the files that it lists.
+//! Reading what is committed: the manifest first, then only the files that it lists, and of those only what is asked for.
 
 use crate::parse::{self, SUMMARY_COLUMNS};
+use crate::ranged::Ranged;
+use crate::schema::SCHEMA_KEY;
+use crate::view::View;
 use crate::writer::read_entries;
-use crate::{Committed, Entry, Error, FileEntry, Kind, Store, Summary, TurnRow, turns_schema};
+use crate::{
+    Committed, Entry, Error, FileEntry, Kind, SCHEMA_VERSION, Store, Summary, TurnRow, one_line, trajectories_schema, turns_schema,
+};
 use arrow::array::RecordBatch;
-use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use schemas::{End, EpisodeId, Turn};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug)]
 pub struct Reader {
     store: Store,
-    entries: Vec<Entry>,
-    committed: Committed,
+    view: View,
 }
 
 impl Reader {
@@ -33,7 +37,7 @@ impl Reader {
     /// # Errors
     /// [`Error::Read`], [`Error::Malformed`] or [`Error::Schema`] where it cannot be read.
     pub async fn over(store: Store) -> Result<Reader, Error> {
-        let mut reader = Reader { store, entries: Vec::new(), committed: Committed::default() };
+        let mut reader = Reader { store, view: View::default() };
         reader.refresh().await?;
         Ok(reader)
     }
@@ -43,26 +47,30 @@ impl Reader {
     /// # Errors
     /// As [`Reader::over`].
     pub async fn refresh(&mut self) -> Result<usize, Error> {
-        let new = read_entries(&self.store, self.entries.len() as u64).await?;
+        let new = read_entries(&self.store, self.view.next()).await?;
         let count = new.len();
         for entry in new {
-            entry.add_to(&mut self.committed)?;
-            self.entries.push(entry);
+            self.view.add(entry)?;
         }
         Ok(count)
     }
 
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// All commits, those included whose files were replaced since.
     pub fn entries(&self) -> &[Entry] {
-        &self.entries
+        self.view.entries()
     }
 
     pub fn committed(&self) -> &Committed {
-        &self.committed
+        self.view.committed()
     }
 
     /// The committed files of one kind, in the order of their commits.
     pub fn files(&self, kind: Kind) -> impl Iterator<Item = &FileEntry> {
-        self.entries.iter().flat_map(|entry| &entry.files).filter(move |file| file.kind == kind)
+        self.view.files().filter(move |file| file.kind == kind)
     }
 
     /// The cheap columns of every trajectory, file by file.
@@ -77,7 +85,7 @@ impl Reader {
     /// [`Error::Read`] where the file is not there, [`Error::Malformed`] where it is not what the schema says.
     pub async fn file_summaries(&self, file: &FileEntry) -> Result<Vec<Summary>, Error> {
         let mut rows = Vec::with_capacity(file.rows as usize);
-        for batch in self.batches(file, Some(&SUMMARY_COLUMNS)).await? {
+        for batch in self.batches(file, Some(&SUMMARY_COLUMNS), None).await? {
             rows.extend(parse::summaries(&file.path, &batch)?);
         }
         Ok(rows)
@@ -91,7 +99,7 @@ impl Reader {
         use arrow::array::AsArray;
         use arrow::datatypes::UInt64Type;
         let mut counts = BTreeMap::new();
-        for batch in self.batches(file, Some(&["episode"])).await? {
+        for batch in self.batches(file, Some(&["episode"]), None).await? {
             let numbers = batch.column_by_name("episode").and_then(|column| column.as_primitive_opt::<UInt64Type>());
             let wrong = || Error::Malformed { path: file.path.clone(), reason: "it has no column `episode` of whole numbers".into() };
             for number in numbers.ok_or_else(wrong)?.values() {
@@ -104,19 +112,55 @@ impl Reader {
     /// Every trajectory as the end that it was made of, with turns and pictures, commit by commit. Pictures that no turn
     /// shows are not kept; a picture of several turns comes once.
     pub fn trajectories(&self) -> impl Stream<Item = Result<End, Error>> + '_ {
-        let files = self.entries.iter().flat_map(|entry| entry.files.iter().map(move |file| (entry, file)));
-        let files = futures::stream::iter(files.filter(|(_, file)| file.kind == Kind::Trajectories));
-        files.then(|(entry, file)| self.ends(entry, file)).map_ok(|ends| futures::stream::iter(ends.into_iter().map(Ok))).try_flatten()
+        self.trajectories_where(|_| true)
     }
 
-    async fn ends(&self, entry: &Entry, file: &FileEntry) -> Result<Vec<End>, Error> {
-        let mut ends = Vec::with_capacity(file.rows as usize);
-        for batch in self.batches(file, None).await? {
-            ends.extend(parse::ends(&file.path, &batch)?);
+    /// The same of those whose summary is wanted. Files without any are not read further.
+    pub fn trajectories_where<'a>(&'a self, wanted: impl Fn(&Summary) -> bool + 'a) -> impl Stream<Item = Result<End, Error>> + 'a {
+        let chosen = self.summaries().try_filter(move |row| std::future::ready(wanted(row))).map_ok(|row| row.id);
+        let chunks = chosen.try_chunks(CHUNK_EPISODES).map_err(|error| error.1);
+        let read = chunks.and_then(move |ids| async move { self.ends(&ids).await });
+        read.map_ok(|ends| futures::stream::iter(ends.into_iter().map(Ok))).try_flatten()
+    }
+
+    /// These episodes, whole, in this order; those that are not committed are passed over. Of each file only the row
+    /// groups between the lowest and the highest number are read, so that neighbours are best asked for together.
+    ///
+    /// # Errors
+    /// As [`Reader::file_summaries`].
+    pub async fn ends(&self, ids: &[EpisodeId]) -> Result<Vec<End>, Error> {
+        let mut found: BTreeMap<EpisodeId, End> = BTreeMap::new();
+        for (entry, file) in self.view.placed().filter(|(_, file)| file.kind == Kind::Trajectories) {
+            let here: BTreeSet<EpisodeId> = ids.iter().copied().filter(|id| holds(file, *id)).collect();
+            let (Some(first), Some(last)) = (here.first(), here.last()) else { continue };
+            let ends = self.pair_rows(&self.pair_of(entry, file), Some((first.number, last.number))).await?;
+            found.extend(ends.into_iter().filter(|end| here.contains(&end.id())).map(|end| (end.id(), end)));
         }
+        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+    }
+
+    /// A file of trajectories and the files of turns that were committed with it.
+    fn pair_of(&self, entry: &Entry, file: &FileEntry) -> Vec<FileEntry> {
+        let turns = entry.files.iter().filter(|other| other.kind == Kind::Turns && other.split == file.split);
+        std::iter::once(file).chain(turns).cloned().collect()
+    }
+
+    /// The ends of files that were committed together.
+    pub(crate) async fn pair(&self, files: &[FileEntry]) -> Result<Vec<End>, Error> {
+        self.pair_rows(files, None).await
+    }
+
+    async fn pair_rows(&self, files: &[FileEntry], only: Option<Numbers>) -> Result<Vec<End>, Error> {
+        let mut ends = Vec::new();
+        for file in files.iter().filter(|file| file.kind == Kind::Trajectories) {
+            for batch in self.batches(file, None, only).await? {
+                ends.extend(parse::ends(&file.path, &batch)?);
+            }
+        }
+        ends.retain(|end| only.is_none_or(|(first, last)| (first..=last).contains(&end.id().number)));
         let mut turns: BTreeMap<EpisodeId, Vec<TurnRow>> = BTreeMap::new();
-        for with in entry.files.iter().filter(|other| other.kind == Kind::Turns && other.split == file.split) {
-            for row in self.turn_rows(with, None, true).await? {
+        for file in files.iter().filter(|file| file.kind == Kind::Turns) {
+            for row in self.turn_rows(file, only, true).await? {
                 turns.entry(row.id).or_default().push(row);
             }
         }
@@ -131,12 +175,7 @@ impl Reader {
     /// # Errors
     /// As [`Reader::file_summaries`].
     pub async fn end(&self, id: EpisodeId) -> Result<Option<End>, Error> {
-        for entry in &self.entries {
-            if let Some(file) = entry.files.iter().find(|file| file.kind == Kind::Trajectories && holds(file, id)) {
-                return Ok(self.ends(entry, file).await?.into_iter().find(|end| end.id() == id));
-            }
-        }
-        Ok(None)
+        Ok(self.ends(&[id]).await?.into_iter().next())
     }
 
     /// The turns of one episode, in order, without their pictures; empty where it has none or is not committed.
@@ -145,7 +184,7 @@ impl Reader {
     /// As [`Reader::file_summaries`].
     pub async fn turns(&self, id: EpisodeId) -> Result<Vec<Turn>, Error> {
         match self.files(Kind::Turns).find(|file| holds(file, id)) {
-            Some(file) => Ok(self.turn_rows(file, Some(id), false).await?.into_iter().map(|row| row.turn).collect()),
+            Some(file) => Ok(self.turn_rows(file, Some((id.number, id.number)), false).await?.into_iter().map(|row| row.turn).collect()),
             None => Ok(Vec::new()),
         }
     }
@@ -156,7 +195,7 @@ impl Reader {
     /// As [`Reader::file_summaries`].
     pub async fn pictured_turns(&self, id: EpisodeId) -> Result<Vec<TurnRow>, Error> {
         match self.files(Kind::Turns).find(|file| holds(file, id)) {
-            Some(file) => self.turn_rows(file, Some(id), true).await,
+            Some(file) => self.turn_rows(file, Some((id.number, id.number)), true).await,
             None => Ok(Vec::new()),
         }
     }
@@ -173,24 +212,24 @@ impl Reader {
         Ok(turns)
     }
 
-    async fn turn_rows(&self, file: &FileEntry, wanted: Option<EpisodeId>, pictures: bool) -> Result<Vec<TurnRow>, Error> {
+    async fn turn_rows(&self, file: &FileEntry, wanted: Option<Numbers>, pictures: bool) -> Result<Vec<TurnRow>, Error> {
         let schema = turns_schema();
         let names: Vec<&str> =
             schema.fields().iter().map(|field| field.name().as_str()).filter(|name| pictures || *name != "pictures").collect();
         let mut rows = Vec::new();
-        for batch in self.batches(file, Some(&names)).await? {
+        for batch in self.batches(file, Some(&names), wanted).await? {
             rows.extend(parse::turns(&file.path, &batch, wanted)?);
         }
         Ok(rows)
     }
 
-    /// Files of the run that no entry lists, left by a writer that died or is about to commit: paths, and their ages in
+    /// Files of the run that do not count: left by a writer that died or is about to commit, or replaced. Paths, and their ages in
     /// seconds at `now_us` (Unix microseconds).
     ///
     /// # Errors
     /// [`Error::Read`] where the store cannot be listed.
     pub async fn invisible(&self, now_us: u64) -> Result<Vec<(String, f64)>, Error> {
-        let visible: BTreeSet<&str> = self.entries.iter().flat_map(|entry| &entry.files).map(|file| file.path.as_str()).collect();
+        let visible: BTreeSet<&str> = self.view.files().map(|file| file.path.as_str()).collect();
         let mut found = Vec::new();
         for kind in [Kind::Trajectories, Kind::Turns] {
             let listed = self.store.list(&format!("{}/run={}", kind.as_str(), self.store.run()), now_us).await?;
@@ -199,7 +238,7 @@ impl Reader {
         Ok(found)
     }
 
-    /// Removes what no entry lists and is older than `older_than_s` seconds at `now_us`. Gives how many files went.
+    /// Removes what does not count and is older than `older_than_s` seconds at `now_us`. Gives how many files went.
     /// The manifest is read again first, and an age of an hour is safe while writers are at work.
     ///
     /// # Errors
@@ -207,7 +246,7 @@ impl Reader {
     pub async fn sweep(&mut self, older_than_s: f64, now_us: u64) -> Result<usize, Error> {
         let old: Vec<_> = self.invisible(now_us).await?.into_iter().filter(|(_, age)| *age >= older_than_s).collect();
         self.refresh().await?;
-        let visible: BTreeSet<&str> = self.entries.iter().flat_map(|entry| &entry.files).map(|file| file.path.as_str()).collect();
+        let visible: BTreeSet<&str> = self.view.files().map(|file| file.path.as_str()).collect();
         let mut removed = 0;
         for (path, _) in old.iter().filter(|(path, _)| !visible.contains(path.as_str())) {
             self.store.delete(path).await?;
@@ -216,33 +255,123 @@ impl Reader {
         Ok(removed)
     }
 
-    /// The rows of a file, of these columns only where some are named.
-    async fn batches(&self, file: &FileEntry, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>, Error> {
-        let reason = || "the manifest lists it but it is not there".to_string();
-        let bytes = self.store.get(&file.path).await?;
-        let bytes = bytes.ok_or_else(|| Error::Read { store: self.store.url().into(), path: file.path.clone(), reason: reason() })?;
+    /// Reads a file whole and compares it with what was committed, byte for byte.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where it is another; files of schema 1 have no digest, and only their length is compared.
+    pub async fn verify(&self, file: &FileEntry) -> Result<(), Error> {
+        let bytes = self.store.get(&file.path).await?.ok_or_else(|| self.gone(file))?;
         let malformed = |reason: String| Error::Malformed { path: file.path.clone(), reason };
-        let batches = read_parquet(bytes, columns).map_err(malformed)?;
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        if rows as u64 != file.rows {
+        if bytes.len() as u64 != file.bytes {
+            return Err(malformed(format!("it has {} bytes, the manifest says {}", bytes.len(), file.bytes)));
+        }
+        let digest = schemas::digest_of(&bytes);
+        if !file.digest.is_empty() && digest != file.digest {
+            return Err(malformed(format!("its digest is {}, the manifest says {}: a byte of it has changed", &digest[..12], file.digest)));
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn rows_read(&self, file: &FileEntry, episode: Option<u64>) -> usize {
+        self.batches(file, None, episode.map(|number| (number, number)))
+            .await
+            .expect("a whole file")
+            .iter()
+            .map(RecordBatch::num_rows)
+            .sum()
+    }
+
+    fn gone(&self, file: &FileEntry) -> Error {
+        let reason = "the manifest lists it but it is not there; hint: it may have been compacted, read the manifest again".to_string();
+        Error::Read { store: self.store.url().into(), path: file.path.clone(), reason }
+    }
+
+    /// The rows of a file: of these columns only where some are named, and of the row groups that may hold these
+    /// episodes only where they are given.
+    async fn batches(&self, file: &FileEntry, columns: Option<&[&str]>, numbers: Option<Numbers>) -> Result<Vec<RecordBatch>, Error> {
+        let malformed = |reason: String| Error::Malformed { path: file.path.clone(), reason };
+        // Asking for the size tells a file that is gone from one that is broken.
+        let size = self.store.size(&file.path).await?.ok_or_else(|| self.gone(file))?;
+        if size != file.bytes {
+            return Err(malformed(format!("it has {size} bytes, the manifest says {}: it was cut short or written over", file.bytes)));
+        }
+        let (object, path) = self.store.object(&file.path);
+        let mut builder = ParquetRecordBatchStreamBuilder::new(Ranged { object, path, size }).await.map_err(|e| malformed(one_line(&e)))?;
+        check_columns(&builder, file)?;
+        if let Some(names) = columns {
+            let fields = builder.schema().fields().iter().enumerate();
+            let roots: Vec<usize> = fields.filter(|(_, field)| names.contains(&field.name().as_str())).map(|(at, _)| at).collect();
+            let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+            builder = builder.with_projection(mask);
+        }
+        let rows = builder.metadata().file_metadata().num_rows();
+        if rows < 0 || rows as u64 != file.rows {
             return Err(malformed(format!("it holds {rows} rows, the manifest says {}", file.rows)));
         }
-        Ok(batches)
+        if let Some(numbers) = numbers {
+            let groups = groups_with(&builder, numbers).map_err(|e| malformed(one_line(&e)))?;
+            builder = builder.with_row_groups(groups);
+        }
+        let stream = builder.with_batch_size(BATCH_ROWS).build().map_err(|e| malformed(one_line(&e)))?;
+        stream.try_collect().await.map_err(|e| malformed(one_line(&e)))
     }
+}
+
+/// Episodes of one split from a number to another, both inclusive.
+type Numbers = (u64, u64);
+/// Episodes that are read at once by a stream.
+const CHUNK_EPISODES: usize = 256;
+/// Rows that are decoded at once.
+const BATCH_ROWS: usize = 1024;
+
+type Builder = ParquetRecordBatchStreamBuilder<Ranged>;
+
+/// The columns that this release's readers need of a file of the version that it says it has.
+fn check_columns(builder: &Builder, file: &FileEntry) -> Result<(), Error> {
+    let path = || file.path.clone();
+    let pairs = builder.metadata().file_metadata().key_value_metadata();
+    let said = pairs.into_iter().flatten().find(|pair| pair.key == SCHEMA_KEY).and_then(|pair| pair.value.as_ref()?.parse::<u32>().ok());
+    let Some(found) = said else {
+        return Err(Error::Malformed {
+            path: path(),
+            reason: format!("it is no file of a trajectory store: it does not say `{SCHEMA_KEY}`"),
+        });
+    };
+    if found > SCHEMA_VERSION {
+        return Err(Error::Schema { path: path(), found, known: SCHEMA_VERSION });
+    }
+    let wanted = if file.kind == Kind::Trajectories { trajectories_schema() } else { turns_schema() };
+    for field in wanted.fields() {
+        let came_later = found < 2 && field.name() == "level";
+        match builder.schema().field_with_name(field.name()) {
+            Ok(real) if real.data_type() == field.data_type() => {}
+            Ok(real) => {
+                let reason = format!("column `{}` has type {}, which is not {}", field.name(), real.data_type(), field.data_type());
+                return Err(Error::Malformed { path: path(), reason });
+            }
+            Err(_) if came_later => {}
+            Err(_) => return Err(Error::Malformed { path: path(), reason: format!("it has no column `{}`", field.name()) }),
+        }
+    }
+    Ok(())
+}
+
+/// The row groups whose statistics allow for one of these episodes.
+fn groups_with(builder: &Builder, (first, last): Numbers) -> Result<Vec<usize>, parquet::errors::ParquetError> {
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::UInt64Type;
+    let groups = builder.metadata().row_groups();
+    let converter = StatisticsConverter::try_new("episode", builder.schema(), builder.parquet_schema())?;
+    let (least, most) = (converter.row_group_mins(groups)?, converter.row_group_maxes(groups)?);
+    let (least, most) = (least.as_primitive::<UInt64Type>(), most.as_primitive::<UInt64Type>());
+    let may_hold = |at: &usize| {
+        let unknown = least.is_null(*at) || most.is_null(*at);
+        unknown || (least.value(*at) <= last && most.value(*at) >= first)
+    };
+    Ok((0..groups.len()).filter(may_hold).collect())
 }
 
 fn holds(file: &FileEntry, id: EpisodeId) -> bool {
     file.split == id.split && file.episodes.iter().any(|(first, last)| (*first..=*last).contains(&id.number))
-}
-
-fn read_parquet(bytes: Bytes, columns: Option<&[&str]>) -> Result<Vec<RecordBatch>, String> {
-    let mut builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| e.to_string())?;
-    if let Some(names) = columns {
-        let fields = builder.schema().fields().iter().enumerate();
-        let roots: Vec<usize> = fields.filter(|(_, field)| names.contains(&field.name().as_str())).map(|(at, _)| at).collect();
-        let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-        builder = builder.with_projection(mask);
-    }
-    let rows = builder.build().map_err(|e| e.to_string())?;
-    rows.collect::<Result<_, _>>().map_err(|e| e.to_string())
 }

@@ -8,7 +8,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 /// The version of the columns. It stands in each manifest entry and in each file's key-value metadata as `errand.schema`.
-pub const SCHEMA_VERSION: u32 = 1;
+///
+/// 1: the first. 2: trajectories have `level`; a manifest entry may replace files and names each file's digest.
+pub const SCHEMA_VERSION: u32 = 2;
+
+/// The key of the version in a file's key-value metadata.
+pub(crate) const SCHEMA_KEY: &str = "errand.schema";
 
 /// What Hugging Face `datasets` reads to show the column `pictures` as images.
 const HUGGING_FACE: &str = r#"{"info":{"features":{"pictures":[{"_type":"Image"}]}}}"#;
@@ -72,7 +77,14 @@ static TRAJECTORIES: LazyLock<SchemaRef> = LazyLock::new(|| {
     let nullable = |field: Field| field.with_nullable(true);
     let mut fields = names();
     fields.extend([u32s("group_size"), text("world"), u64s("seed"), text("mode"), text("policy_pin"), text("task")]);
-    fields.extend([nullable(text("scene")), nullable(text("house")), text("bucket"), u32s("expert_length"), u64s("validates")]);
+    fields.extend([
+        nullable(text("scene")),
+        nullable(text("house")),
+        text("level"),
+        text("bucket"),
+        u32s("expert_length"),
+        u64s("validates"),
+    ]);
     fields.extend([u32s("handed_back"), u64s("epoch"), text("traceparent"), u32s("attempt"), text("stepper")]);
     fields.extend([text("reason"), text("note"), flag("success"), flag("lenient"), f32s("return")]);
     fields.extend([structs("rewards", vec![text("part"), f32s("value")]), f32s("progress"), list("milestones", DataType::Utf8)]);
@@ -110,7 +122,7 @@ pub fn turns_schema() -> SchemaRef {
 }
 
 /// Columns by which a reader picks files and rows: they alone have statistics.
-const WITH_STATISTICS: [&str; 8] = ["episode", "group", "return", "version_min", "version_max", "validates", "turn", "version"];
+const WITH_STATISTICS: [&str; 9] = ["episode", "level", "group", "return", "version_min", "version_max", "validates", "turn", "version"];
 
 /// Columns of few distinct values. Dictionaries cost time to build, so that the others have none.
 const WITH_DICTIONARY: [&str; 18] = [
@@ -137,9 +149,11 @@ const WITH_DICTIONARY: [&str; 18] = [
 /// zstd at its fastest level; dictionaries and statistics only where they pay.
 pub(crate) fn writer_properties(run: &str) -> WriterProperties {
     let level = ZstdLevel::try_new(1).expect("1 is a level of zstd");
-    let metadata = [("errand.schema", SCHEMA_VERSION.to_string()), ("errand.run", run.to_string())];
+    let metadata = [(SCHEMA_KEY, SCHEMA_VERSION.to_string()), ("errand.run", run.to_string())];
     let metadata = metadata.into_iter().map(|(key, value)| parquet::file::metadata::KeyValue::new(key.into(), value)).collect();
     let mut properties = WriterProperties::builder()
+        // A row group is a batch, see `build`.
+        .set_max_row_group_row_count(None)
         .set_compression(Compression::ZSTD(level))
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)

@@ -4,6 +4,7 @@
 //! one loses; it reads what the other committed, leaves those episodes out, and goes for the next number.
 
 use crate::location::Put;
+use crate::view::View;
 use crate::{Committed, Entry, Error, FileEntry, IdSet, Kind, SCHEMA_VERSION, Store, build, schema};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -15,12 +16,11 @@ use std::collections::BTreeSet;
 /// Commits ends to a store. One process may hold one; any number of processes may write at once.
 #[derive(Debug)]
 pub struct Writer {
-    store: Store,
+    pub(crate) store: Store,
     /// In file names and entries; unique among the writers that run at one time.
     name: String,
-    committed: Committed,
-    /// The number that the next entry is tried at.
-    next: u64,
+    /// The entries that it knows. The next one is tried under the number that follows.
+    pub(crate) view: View,
     /// The number that the next file name is tried at.
     next_file: u64,
 }
@@ -31,18 +31,23 @@ impl Writer {
     /// # Errors
     /// [`Error::Read`], [`Error::Malformed`] or [`Error::Schema`] where the manifest cannot be read.
     pub async fn open(store: Store, name: &str) -> Result<Writer, Error> {
-        let mut writer = Writer { store, name: name.into(), committed: Committed::default(), next: 0, next_file: 0 };
-        for entry in read_entries(&writer.store, 0).await? {
-            entry.add_to(&mut writer.committed)?;
-            writer.next = entry.number + 1;
-        }
-        writer.next_file = writer.next;
+        let mut writer = Writer { store, name: name.into(), view: View::default(), next_file: 0 };
+        writer.refresh().await?;
+        writer.next_file = writer.view.next();
         Ok(writer)
+    }
+
+    /// Reads the entries that came since.
+    pub(crate) async fn refresh(&mut self) -> Result<(), Error> {
+        for entry in read_entries(&self.store, self.view.next()).await? {
+            self.view.add(entry)?;
+        }
+        Ok(())
     }
 
     /// The episodes of all entries that this writer has seen or made.
     pub fn committed(&self) -> &Committed {
-        &self.committed
+        self.view.committed()
     }
 
     /// Commits those of the ends whose episode is not committed yet, each episode once. When this returns, they are visible.
@@ -55,12 +60,12 @@ impl Writer {
     pub async fn commit(&mut self, ends: &[End], now_us: u64) -> Result<Option<Entry>, Error> {
         loop {
             let mut taken = BTreeSet::new();
-            let fresh: Vec<&End> = ends.iter().filter(|end| !self.committed.contains(end.id()) && taken.insert(end.id())).collect();
+            let fresh: Vec<&End> = ends.iter().filter(|end| !self.committed().contains(end.id()) && taken.insert(end.id())).collect();
             if fresh.is_empty() {
                 return Ok(None);
             }
             let files = self.write_files(&fresh).await?;
-            match self.publish(&taken, files, now_us).await? {
+            match self.publish(&taken, files, BTreeSet::new(), now_us).await? {
                 Some(entry) => return Ok(Some(entry)),
                 // Another writer has committed some of these episodes: the files are gone again, and the rest is written anew.
                 None => continue,
@@ -68,18 +73,26 @@ impl Writer {
         }
     }
 
-    /// Takes the next free number of the manifest. `None`: the race was lost to an entry that holds some of `ids`.
-    async fn publish(&mut self, ids: &BTreeSet<EpisodeId>, files: Vec<FileEntry>, now_us: u64) -> Result<Option<Entry>, Error> {
+    /// Takes the next free number of the manifest. `None`: the race was lost to an entry that holds some of `ids`, or that
+    /// replaces some of what this one `replaces`.
+    pub(crate) async fn publish(
+        &mut self,
+        ids: &BTreeSet<EpisodeId>,
+        files: Vec<FileEntry>,
+        replaces: BTreeSet<String>,
+        now_us: u64,
+    ) -> Result<Option<Entry>, Error> {
         loop {
             let entry = Entry {
                 schema: SCHEMA_VERSION,
                 run: self.store.run().into(),
-                number: self.next,
+                number: self.view.next(),
                 writer: self.name.clone(),
                 committed_us: now_us,
                 files: files.clone(),
+                replaces: replaces.iter().cloned().collect(),
             };
-            let path = Entry::path(self.store.run(), self.next);
+            let path = Entry::path(self.store.run(), self.view.next());
             let put = match self.store.put(&path, Bytes::from(entry.to_json())).await {
                 Ok(put) => put,
                 Err(error) => {
@@ -93,12 +106,11 @@ impl Writer {
             };
             let won = put == Put::Written || self.is_ours(&path, &entry).await?;
             let stands = if won { entry } else { self.read_entry(&path).await? };
-            stands.add_to(&mut self.committed)?;
-            self.next += 1;
+            self.view.add(stands.clone())?;
             if won {
                 return Ok(Some(stands));
             }
-            if ids.iter().any(|id| self.committed.contains(*id)) {
+            if ids.iter().any(|id| self.committed().contains(*id)) || replaces.iter().any(|path| !self.view.counts(path)) {
                 self.remove(&files).await;
                 return Ok(None);
             }
@@ -116,7 +128,7 @@ impl Writer {
         Entry::from_json(path, &json)
     }
 
-    async fn write_files(&mut self, fresh: &[&End]) -> Result<Vec<FileEntry>, Error> {
+    pub(crate) async fn write_files(&mut self, fresh: &[&End]) -> Result<Vec<FileEntry>, Error> {
         let mut files = Vec::new();
         for split in Split::ALL {
             let ends = build::of_split(fresh, split);
@@ -158,9 +170,9 @@ impl Writer {
             let path = format!("{folder}/{}-{:06}.parquet", self.name, self.next_file);
             self.next_file += 1;
             if self.store.put(&path, bytes.clone()).await? == Put::Written {
-                let file =
-                    FileEntry { path, kind, split, rows: rows as u64, bytes: bytes.len() as u64, episodes: episodes.ranges().collect() };
-                return Ok(Some(file));
+                let digest = schemas::digest_of(&bytes);
+                let episodes = episodes.ranges().collect();
+                return Ok(Some(FileEntry { path, kind, split, rows: rows as u64, bytes: bytes.len() as u64, episodes, digest }));
             }
         }
     }
@@ -178,6 +190,7 @@ fn to_parquet(schema: SchemaRef, batches: &[RecordBatch], run: &str) -> Result<V
     let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(schema::writer_properties(run))).map_err(columns)?;
     for batch in batches {
         writer.write(batch).map_err(columns)?;
+        writer.flush().map_err(columns)?;
     }
     writer.into_inner().map_err(columns)
 }

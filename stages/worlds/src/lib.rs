@@ -97,6 +97,10 @@ pub trait World: Send {
     /// What the expert would do from here, at most `actions` actions. Callable from any state.
     fn expert(&mut self, actions: usize) -> Plan;
     fn standing(&self) -> Standing;
+    /// What the robot knows of itself, by name, in metres and degrees; empty in worlds without a body.
+    fn body(&self) -> Vec<(&'static str, f32)> {
+        Vec::new()
+    }
     /// A hash of the whole state; equal states have equal keys.
     fn state_key(&self) -> u64;
     /// A short account of what was done, for the memory line: only what the agent did and was told.

@@ -80,6 +80,20 @@ impl World for Errand {
         }
     }
 
+    fn body(&self) -> Vec<(&'static str, f32)> {
+        let robot = &self.episode.sim.robot;
+        let numbers = [
+            ("x", robot.position.x),
+            ("z", robot.position.z),
+            ("yaw", robot.yaw),
+            ("lift", robot.lift),
+            ("extension", robot.extension),
+            ("wrist", robot.wrist),
+            ("holds_target", f64::from(u8::from(self.episode.holds_target()))),
+        ];
+        numbers.map(|(name, value)| (name, value as f32)).to_vec()
+    }
+
     fn standing(&self) -> Standing {
         Standing {
             success: self.episode.success(),

@@ -1,5 +1,10 @@
 //! The store against itself: what goes in comes out, and only what is committed.
 
+mod bad_input;
+mod crashes;
+mod faulty;
+mod s3;
+
 use crate::{Entry, Error, Kind, Reader, Store, Writer};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
@@ -10,11 +15,11 @@ use schemas::{
 };
 use std::sync::Arc;
 
-fn run<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-fn memory() -> Store {
+pub(crate) fn memory() -> Store {
     Store::over(Arc::new(InMemory::new()), "memory:", "r")
 }
 

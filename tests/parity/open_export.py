@@ -1,0 +1,215 @@
+"""Opens what `errand export` wrote with the libraries that it is for, and compares counts and values with the store.
+
+    python tests/parity/open_export.py verl|messages|sharegpt|lerobot FOLDER --store runs/first/trajectories --run first
+
+Prints what was compared as JSON. Exit code 1 where anything differs.
+Needs: pyarrow, pandas, duckdb, datasets, pillow. With --verl also verl and torch: its RLHFDataset is made over the files. With
+--lerobot also lerobot: its LeRobotDataset is; without it the files are checked against the documented schema of v3.0.
+"""
+
+import argparse
+import io
+import json
+import pathlib
+import sys
+
+import datasets
+import duckdb
+import numpy
+import pandas
+import PIL.Image
+import pyarrow.parquet
+
+from open_store import committed_files
+
+
+def recorded(store, run):
+    """The store's trajectories and turns by episode, as plain dictionaries."""
+    files = committed_files(store, run)
+    tables = {kind: [pyarrow.parquet.ParquetFile(store / file["path"]).read() for file in of_kind] for kind, of_kind in files.items()}
+    rows = {row["id"]: row for table in tables["trajectories"] for row in table.to_pylist()}
+    for row in rows.values():
+        row["lived"] = []
+    for table in tables["turns"]:
+        for turn in table.to_pylist():
+            rows[turn["id"]]["lived"].append(turn)
+    return rows
+
+
+def check_images(images, expected):
+    """Pictures decode, and are as many as expected."""
+    assert len(images) == expected, (len(images), expected)
+    for image in images:
+        picture = image if isinstance(image, PIL.Image.Image) else PIL.Image.open(io.BytesIO(image["bytes"]))
+        picture.load()
+        assert picture.width > 0
+
+
+def texts(content):
+    """A message's text with `<image>` put back, however its content is written."""
+    if isinstance(content, str):
+        return content
+    return "".join("<image>" if part["type"] == "image" else part["text"] for part in content)
+
+
+def compare_messages(messages, row, whole):
+    """The words of a conversation are those of the record."""
+    told = [(m["role"], texts(m["content"])) for m in messages if m["role"] != "system"]
+    lived = []
+    for turn in row["lived"]:
+        lived += [("user", turn["observation"]), ("assistant", turn["reply"])]
+    assert told == (lived if whole else lived[:1]), (told[:2], lived[:2])
+
+
+def no_level_twice(splits, rows):
+    levels = {split: {rows[episode]["level"] for episode in episodes} for split, episodes in splits.items()}
+    assert not set.intersection(*levels.values()) or len(levels) == 1, "a level is in two splits"
+
+
+def check_talk(folder, rows, kind):
+    """verl's prompts and Hugging Face messages: datasets, pandas, DuckDB and pyarrow."""
+    paths = {path.stem: str(path) for path in sorted((folder / "data").glob("*.parquet"))}
+    loaded = datasets.load_dataset("parquet", data_files=paths)
+    splits, pictures = {}, 0
+    for split, table in loaded.items():
+        frame = pandas.read_parquet(paths[split])
+        in_sql = duckdb.sql(f"select count(*) from '{paths[split]}'").fetchall()[0][0]
+        assert len(frame) == in_sql == table.num_rows == pyarrow.parquet.read_metadata(paths[split]).num_rows
+        splits[split] = []
+        for entry in table:
+            facts = entry["extra_info"] if kind == "verl" else entry
+            row = rows[facts["episode"]]
+            splits[split].append(facts["episode"])
+            messages = entry["prompt"] if kind == "verl" else entry["messages"]
+            compare_messages(messages, row, kind != "verl")
+            assert facts["success"] == row["success"] and facts["steps"] == row["steps"] and facts["level"] == row["level"]
+            assert abs(facts["return"] - row["return"]) < 1e-6
+            shown = sum(len(turn["frames"]) for turn in row["lived"][: 1 if kind == "verl" else None])
+            if "images" in entry:
+                check_images(entry["images"], shown)
+                pictures += shown
+            else:
+                assert shown == 0
+            if kind == "verl":
+                assert entry["reward_model"]["style"] == "rule" and entry["data_source"] == row["world"]
+    no_level_twice(splits, rows)
+    return {"rows": sum(map(len, splits.values())), "pictures": pictures, "splits": {k: len(v) for k, v in splits.items()}}
+
+
+def check_verl_itself(folder):
+    """verl's own dataset over the same files."""
+    from omegaconf import OmegaConf
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    config = OmegaConf.create({"prompt_key": "prompt", "image_key": "images", "max_prompt_length": 4096, "filter_overlong_prompts": False, "truncation": "error"})
+    paths = sorted(str(path) for path in (folder / "data").glob("*.parquet"))
+    made = RLHFDataset(data_files=paths, tokenizer=None, config=config, processor=None)
+    rows = sum(pyarrow.parquet.read_metadata(path).num_rows for path in paths)
+    assert len(made) == rows, (len(made), rows)
+    first = made[0]
+    assert first["raw_prompt"][-1]["role"] == "user", first
+    return {"verl_rows": rows, "verl_keys": sorted(first)}
+
+
+def check_sharegpt(folder, rows):
+    splits, pictures = {}, 0
+    for path in sorted(folder.glob("*.jsonl")):
+        table = datasets.load_dataset("json", data_files=str(path), split="train")
+        splits[path.stem] = list(table["id"])
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            names = {"human": "user", "gpt": "assistant", "system": "system"}
+            messages = [{"role": names[m["from"]], "content": m["value"]} for m in entry["conversations"]]
+            compare_messages(messages, rows[entry["id"]], True)
+            assert sum(m["value"].count("<image>") for m in entry["conversations"]) == len(entry["images"])
+            check_images([PIL.Image.open(folder / name) for name in entry["images"]], len(entry["images"]))
+            pictures += len(entry["images"])
+    no_level_twice(splits, rows)
+    return {"rows": sum(map(len, splits.values())), "pictures": pictures, "splits": {k: len(v) for k, v in splits.items()}}
+
+
+FRAME_COLUMNS = {"timestamp": "float", "frame_index": "int64", "episode_index": "int64", "index": "int64", "task_index": "int64"}
+
+
+def check_lerobot_set(folder):
+    """One LeRobot v3.0 dataset against the documented schema."""
+    info = json.loads((folder / "meta/info.json").read_text())
+    assert info["codebase_version"] == "v3.0"
+    stats = json.loads((folder / "meta/stats.json").read_text())
+    tasks = pandas.read_parquet(folder / "meta/tasks.parquet")
+    assert list(tasks.columns) == ["task_index"] and len(tasks) == info["total_tasks"] and isinstance(tasks.index[0], str)
+    episodes = pandas.read_parquet(folder / "meta/episodes")
+    assert list(episodes["episode_index"]) == list(range(info["total_episodes"]))
+    paths = [folder / info["data_path"].format(chunk_index=c, file_index=f) for c, f in sorted(set(zip(episodes["data/chunk_index"], episodes["data/file_index"])))]
+    table = pyarrow.concat_tables([pyarrow.parquet.read_table(path) for path in paths])
+    assert table.num_rows == info["total_frames"] and set(table.column_names) == set(info["features"]) == set(stats)
+    for name, kind in FRAME_COLUMNS.items():
+        assert str(table.schema.field(name).type) == kind, (name, table.schema.field(name).type)
+    assert table["index"].to_pylist() == list(range(table.num_rows))
+    opened = datasets.Dataset.from_parquet([str(path) for path in paths])
+    cameras = [name for name, feature in info["features"].items() if feature["dtype"] == "image"]
+    for at, episode in episodes.iterrows():
+        first, last = episode["dataset_from_index"], episode["dataset_to_index"]
+        assert last - first == episode["length"]
+        part = table.slice(first, last - first)
+        assert part["frame_index"].to_pylist() == list(range(episode["length"])) and set(part["episode_index"].to_pylist()) == {at}
+        assert part["next.done"].to_pylist() == [False] * (episode["length"] - 1) + [True]
+        for name in ("action", "next.reward"):
+            column = numpy.array(part[name].to_pylist(), dtype=float)
+            assert numpy.isclose(episode[f"stats/{name}/mean"][0], column.mean(), atol=1e-5) and episode[f"stats/{name}/count"][0] == len(column)
+    for camera in cameras:
+        height, width, channels = info["features"][camera]["shape"]
+        sample = opened[0][camera]
+        assert (sample.height, sample.width, channels) == (height, width, 3)
+        assert numpy.array(stats[camera]["mean"]).shape == (3, 1, 1)
+        pixels = numpy.stack([numpy.asarray(opened[n][camera], dtype=float) / 255 for n in range(episodes["length"][0])])
+        assert numpy.allclose([channel[0][0] for channel in episodes[f"stats/{camera}/mean"][0]], pixels.mean(axis=(0, 1, 2)), atol=1e-6)
+    return info, table, episodes
+
+
+def check_lerobot(folder, rows):
+    counts = {}
+    lengths = sorted(row["steps"] for row in rows.values() if row["reason"] in ("done", "out_of_steps", "length_total"))
+    seen = []
+    for split in sorted(path for path in folder.iterdir() if path.is_dir()):
+        info, table, episodes = check_lerobot_set(split)
+        seen += list(episodes["length"])
+        counts[split.name] = {"episodes": info["total_episodes"], "frames": info["total_frames"], "features": sorted(info["features"])}
+    for length in seen:
+        assert length in lengths, length
+    return counts
+
+
+def check_lerobot_itself(folder):
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    made = LeRobotDataset(repo_id="errand/export", root=folder / "train")
+    first = made[0]
+    return {"lerobot_frames": len(made), "lerobot_keys": sorted(first)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("format", choices=["verl", "messages", "sharegpt", "lerobot"])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--store", type=pathlib.Path, required=True)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--verl", action="store_true", help="open it with verl itself too")
+    parser.add_argument("--lerobot", action="store_true", help="open it with lerobot itself too")
+    arguments = parser.parse_args()
+    rows = recorded(arguments.store, arguments.run)
+    if arguments.format == "sharegpt":
+        result = check_sharegpt(arguments.folder, rows)
+    elif arguments.format == "lerobot":
+        result = check_lerobot(arguments.folder, rows)
+    else:
+        result = check_talk(arguments.folder, rows, arguments.format)
+    if arguments.verl:
+        result |= check_verl_itself(arguments.folder)
+    if arguments.lerobot:
+        result |= check_lerobot_itself(arguments.folder)
+    print(json.dumps({"format": arguments.format, "agrees": True, **result}, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
