@@ -4,12 +4,11 @@
 //! Files are written one by one: whoever needs the whole folder to appear at once writes beside it and renames.
 
 use crate::error::io;
-use crate::model::Model;
-use crate::optimizer::refill;
-use crate::weights::{HostTensor, Weights, parse, read_folder, take, write};
+use crate::model::{Model, Place};
+use crate::weights::{Weights, layout, open, read_folder, write};
 use crate::{Error, ModelConfig, Result, Trainer};
 use std::path::Path;
-use tch::Tensor;
+use tch::Kind;
 
 const FIRST: &str = "first_moment.";
 const SECOND: &str = "second_moment.";
@@ -27,15 +26,16 @@ impl Trainer {
         };
         put("config.json", self.config().to_json().as_bytes())?;
         put("model.safetensors", &self.weights())?;
-        let named = |prefix: &str, moments: &[Tensor]| -> Weights {
-            self.model.export(moments).into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
-        };
-        let mut moments = named(FIRST, &self.optimizer.first);
-        moments.extend(named(SECOND, &self.optimizer.second));
-        put("optimizer.safetensors", &write(&moments))?;
+        let mut moments = Weights::default();
+        for (prefix, values) in [(FIRST, &self.optimizer.first), (SECOND, &self.optimizer.second)] {
+            let named = self.model.export(values);
+            for name in named.names() {
+                moments.insert(format!("{prefix}{name}"), named.get(name)?);
+            }
+        }
+        put("optimizer.safetensors", &write(&moments)?)?;
         if let Some(reference) = &self.reference {
-            let parameters: Vec<Tensor> = reference.parameters().iter().map(|(p, _)| p.shallow_clone()).collect();
-            put("reference.safetensors", &write(&reference.export(&parameters)))?;
+            put("reference.safetensors", &write(&reference.export(&reference.values))?)?;
         }
         put("trainer.json", serde_json::json!({ "step": self.optimizer.step }).to_string().as_bytes())
     }
@@ -55,29 +55,34 @@ impl Trainer {
         }
         let config = self.config().clone();
         let weights = read_folder(&config, folder)?;
-        let mut moments = parse(&get("optimizer.safetensors")?)?;
-        let first = take(&config, &mut moments, FIRST)?;
-        let second = take(&config, &mut moments, SECOND)?;
+        let wanted = layout(&config);
+        let mut moments = open(&folder.join("optimizer.safetensors"))?;
+        let (first, second) = (moments.split_off(FIRST), moments.split_off(SECOND));
+        for named in [&first, &second] {
+            named.check(&wanted)?;
+        }
         let state: serde_json::Value =
             serde_json::from_slice(&get("trainer.json")?).map_err(|e| Error::Weights(format!("trainer.json: {e}")))?;
         let step = state["step"].as_u64().ok_or_else(|| Error::Weights("trainer.json lacks `step`".into()))?;
-        let reference = if folder.join("reference.safetensors").exists() {
-            let mut weights = parse(&get("reference.safetensors")?)?;
-            Some(Model::new(&config, &take(&config, &mut weights, "")?, self.options.device)?)
+        let path = folder.join("reference.safetensors");
+        let reference = if path.exists() {
+            let weights = open(&path)?;
+            weights.check(&wanted)?;
+            Some(Model::new(&config, &weights, self.model.place)?)
         } else {
             None
         };
-        self.reference = reference;
+        let moments_at = Place { kind: Kind::Float, ..self.model.place };
+        let (model, first, second) = (
+            Model::new(&config, &weights, self.model.place)?,
+            Model::new(&config, &first, moments_at)?,
+            Model::new(&config, &second, moments_at)?,
+        );
         let _guard = tch::no_grad_guard();
-        let place = |into: Vec<&Tensor>, weights: &std::collections::BTreeMap<String, HostTensor>| -> Result<()> {
-            let fused = Model::new(&config, weights, self.options.device)?;
-            let into: Vec<Tensor> = into.into_iter().map(Tensor::detach).collect();
-            let from: Vec<Tensor> = fused.parameters().iter().map(|(p, _)| p.shallow_clone()).collect();
-            refill(&into, &from)
-        };
-        place(self.model.parameters().into_iter().map(|(p, _)| p).collect(), &weights)?;
-        place(self.optimizer.first.iter().collect(), &first)?;
-        place(self.optimizer.second.iter().collect(), &second)?;
+        self.reference = reference;
+        self.model = model;
+        self.optimizer.first = first.values;
+        self.optimizer.second = second.values;
         self.optimizer.step = step;
         Ok(())
     }

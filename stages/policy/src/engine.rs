@@ -5,7 +5,7 @@
 //! turn computes its new tokens only; members of a group start from the first one's keys and values.
 
 use crate::cache::{self, KvCache};
-use crate::model::{Model, download, upload};
+use crate::model::{Inputs, Model, download, upload};
 use crate::plan::Plan;
 use crate::scheduler::{Limits, Running, Scheduler, Slice};
 use crate::{Error, ModelConfig, Result, sample, weights};
@@ -243,7 +243,8 @@ impl Engine {
         let last = self.config.num_hidden_layers - 1;
         let kv = &mut self.kv;
         kv.begin(&plan)?;
-        let hidden = model.forward(&tokens, &positions, &keep, &mut |layer, q, k, v| kv.attend(&plan, layer, layer == last, q, k, v));
+        let inputs = Inputs::text(tokens, positions);
+        let hidden = model.forward(&inputs, &keep, &mut |layer, q, k, v| kv.attend(&plan, layer, layer == last, q, k, v));
         for (slice, span) in slices.iter().zip(&plan.spans) {
             self.scheduler.running[slice.index].computed += span.count;
         }

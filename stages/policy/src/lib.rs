@@ -1,4 +1,4 @@
-//! The policy: a language model of the Qwen2 shape, the engine that serves it and the trainer that moves it.
+//! The policy: language models of the Qwen2, Qwen3 and Llama families, with or without eyes, the engine that serves it and the trainer that moves it.
 //!
 //! In: token ids. Out: sampled ids with their log-probabilities ([`Engine`]), and weights in Hugging Face layout ([`Trainer`]).
 //! The only crate that links libtorch; it knows no message, no broker, no tokenizer and no clock.
@@ -17,6 +17,7 @@ mod error;
 mod init;
 mod kv;
 mod lanes;
+mod layout;
 mod model;
 mod objective;
 mod optimizer;
@@ -31,7 +32,7 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
-pub use config::ModelConfig;
+pub use config::{Biases, Family, ModelConfig, Rope, RopeScaling, VisionConfig};
 pub use device::{register_cuda, set_threads};
 pub use engine::{Engine, EngineOptions, Generated, Request};
 pub use error::{Error, Result};

@@ -4,10 +4,10 @@
 //! layer is differentiated in two parts, before and after its attention, and the gradients are handed from part to part.
 
 use crate::attention::Heads;
-use crate::attention::gradient::{self, Inputs, Whole};
+use crate::attention::gradient::{self, Whole};
 use crate::batch::{Block, Microbatch};
 use crate::cache::fetch;
-use crate::model::Model;
+use crate::model::{Inputs, Model};
 use crate::objective::Columns;
 use tch::{Device, Kind, Tensor};
 
@@ -29,11 +29,11 @@ impl Head<'_> {
     /// The distributions at the targets. On a GPU they carry a gradient, where one is wanted.
     pub(crate) fn forward(&self, model: &Model, batch: &Microbatch, columns: &Columns) -> Tensor {
         let device = columns.ids.device();
-        let (tokens, positions) = inputs(batch, device);
+        let inputs = inputs(batch, device);
         let last = model.config.num_hidden_layers - 1;
-        let width = model.config.hidden_size as i64;
+        let width = model.config.attention_width() as i64;
         let masks: Vec<Option<Tensor>> = batch.blocks.iter().map(|b| mask(batch, b, device)).collect();
-        let hidden = model.forward(&tokens, &positions, &columns.rows, &mut |layer, q, k, v| {
+        let hidden = model.forward(&inputs, &columns.rows, &mut |layer, q, k, v| {
             let all = if batch.blocks.is_empty() {
                 let sides = Sides::fetch(model, [q, k, v]);
                 Tensor::from_slice(&gradient::forward(sides.inputs(), &batch.sequences)).view([-1, width])
@@ -49,17 +49,17 @@ impl Head<'_> {
 
     /// Adds the gradient of `loss` to the model's, on the CPU. `loss` takes the distributions; what it gives beside is given back.
     pub(crate) fn backward<T>(&self, model: &Model, batch: &Microbatch, columns: &Columns, loss: impl FnOnce(&Tensor) -> (Tensor, T)) -> T {
-        let (tokens, positions) = inputs(batch, Device::Cpu);
-        let rotation = model.rotation(&positions);
+        let inputs = inputs(batch, Device::Cpu);
+        let rotation = model.rotation(&inputs.positions);
         let layers = model.config.num_hidden_layers;
-        let embedded = model.embedded(&tokens);
+        let embedded = model.embedded(&inputs);
         let mut x = leaf(&embedded);
         let mut stages = Vec::with_capacity(layers);
         for number in 0..layers {
             let parts = model.sides(number, &x, &rotation);
             let sides = Sides::fetch(model, [&parts[0], &parts[1], &parts[2]]);
             let out = gradient::forward(sides.inputs(), &batch.sequences);
-            let mixed = leaf(&Tensor::from_slice(&out).view([-1, model.config.hidden_size as i64]));
+            let mixed = leaf(&Tensor::from_slice(&out).view([-1, model.config.attention_width() as i64]));
             let y = if number + 1 == layers {
                 model.mixed_in(number, &x.index_select(0, &columns.rows), &mixed.index_select(0, &columns.rows))
             } else {
@@ -78,6 +78,24 @@ impl Head<'_> {
         hand_on(&embedded, &x.grad()).backward();
         rest
     }
+}
+
+/// Scores of the next token after each token of one sequence, `[tokens, vocabulary]`, without temperature and ban.
+pub(crate) fn scores(model: &Model, inputs: &Inputs) -> Tensor {
+    let device = model.place.device;
+    let count = inputs.tokens.size()[0];
+    let keep = Tensor::arange(count, (Kind::Int64, device));
+    let whole = Whole { offset: 0, len: count as usize, tree: vec![] };
+    let block = Block { offset: 0, first: 0, rows: 1, len: count as usize };
+    let hidden = model.forward(inputs, &keep, &mut |_, q, k, v| {
+        if device == Device::Cpu {
+            let sides = Sides::fetch(model, [q, k, v]);
+            Tensor::from_slice(&gradient::forward(sides.inputs(), std::slice::from_ref(&whole))).view([count, -1])
+        } else {
+            rectangle(&block, None, [q, k, v])
+        }
+    });
+    model.logits(&hidden)
 }
 
 /// One layer on its way back.
@@ -127,13 +145,13 @@ impl Sides {
         Sides { heads, q, k, v }
     }
 
-    fn inputs(&self) -> Inputs<'_> {
-        Inputs { heads: self.heads, q: &self.q, k: &self.k, v: &self.v }
+    fn inputs(&self) -> gradient::Inputs<'_> {
+        gradient::Inputs { heads: self.heads, q: &self.q, k: &self.k, v: &self.v }
     }
 }
 
-fn inputs(batch: &Microbatch, device: Device) -> (Tensor, Tensor) {
-    (Tensor::from_slice(&batch.tokens).to_device(device), Tensor::from_slice(&batch.positions).to_device(device))
+fn inputs(batch: &Microbatch, device: Device) -> Inputs {
+    Inputs::text(Tensor::from_slice(&batch.tokens).to_device(device), Tensor::from_slice(&batch.positions).to_device(device))
 }
 
 fn leaf(value: &Tensor) -> Tensor {

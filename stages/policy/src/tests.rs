@@ -1,6 +1,7 @@
 //! Behaviour across the crate's parts, on small random models.
 
 mod engine;
+mod parity;
 mod trainer;
 
 use crate::{Engine, EngineOptions, ModelConfig, Request, Sequence, Span, Trainer, TrainerOptions};

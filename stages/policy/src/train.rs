@@ -114,12 +114,11 @@ impl Trainer {
 
     /// The weights: bytes of a safetensors file, Hugging Face names, f32.
     pub fn weights(&self) -> Vec<u8> {
-        weights::write(&self.host_weights())
+        weights::write(&self.host_weights()).expect("weights on the host have a type that the format knows")
     }
 
     pub(crate) fn host_weights(&self) -> weights::Weights {
-        let parameters: Vec<Tensor> = self.model.parameters().iter().map(|(p, _)| p.detach()).collect();
-        self.model.export(&parameters)
+        self.model.export(&self.model.values)
     }
 
     /// Holds the present weights as the reference of the KL penalty.
