@@ -93,6 +93,7 @@ fn sequences(all: &[Sequence]) -> Vec<policy::Sequence> {
             trained: s.trained.iter().map(span).collect(),
             old_logprobs: s.old_logprobs.clone(),
             branches: s.branches.iter().map(branch).collect(),
+            pictures: vec![],
         })
         .collect()
 }

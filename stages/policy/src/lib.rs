@@ -22,11 +22,13 @@ mod model;
 mod objective;
 mod optimizer;
 mod pass;
+mod picture;
 mod plan;
 mod sample;
 mod scheduler;
 mod sequence;
 mod train;
+mod vision;
 mod weights;
 
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub use device::{register_cuda, set_threads};
 pub use engine::{Engine, EngineOptions, Generated, Request};
 pub use error::{Error, Result};
 pub use objective::{Reinforce, Stats};
+pub use picture::{Levels, Picture};
 pub use sequence::{Branch, Sequence, Span};
 pub use tch::Device;
 pub use train::{Trainer, TrainerOptions};

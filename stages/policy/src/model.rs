@@ -105,6 +105,15 @@ impl Model {
         }
     }
 
+    /// Of each of [`Model::parameters`]; 0 where nothing of the batch went through it, as the tower without pictures.
+    pub(crate) fn gradients(&self) -> Vec<Tensor> {
+        let gradient = |parameter: &Tensor| {
+            let gradient = parameter.grad();
+            if gradient.defined() { gradient } else { parameter.detach().zeros_like() }
+        };
+        self.parameters().into_iter().map(|(parameter, _)| gradient(parameter)).collect()
+    }
+
     /// Hugging Face's tensors, on the host, of any values that lie like [`Model::parameters`]: weights, or an optimiser's moments.
     pub(crate) fn export(&self, values: &[Tensor]) -> Weights {
         let mut weights = Weights::default();

@@ -7,8 +7,9 @@ use crate::attention::Heads;
 use crate::attention::gradient::{self, Whole};
 use crate::batch::{Block, Microbatch};
 use crate::cache::fetch;
-use crate::model::{Inputs, Model};
+use crate::model::{Inputs, Model, Seen};
 use crate::objective::Columns;
+use crate::picture::Picture;
 use tch::{Device, Kind, Tensor};
 
 /// Log-probabilities of every id at each target, `[targets, vocabulary]`, after temperature and ban.
@@ -29,7 +30,7 @@ impl Head<'_> {
     /// The distributions at the targets. On a GPU they carry a gradient, where one is wanted.
     pub(crate) fn forward(&self, model: &Model, batch: &Microbatch, columns: &Columns) -> Tensor {
         let device = columns.ids.device();
-        let inputs = inputs(batch, device);
+        let inputs = inputs(model, batch);
         let last = model.config.num_hidden_layers - 1;
         let width = model.config.attention_width() as i64;
         let masks: Vec<Option<Tensor>> = batch.blocks.iter().map(|b| mask(batch, b, device)).collect();
@@ -49,7 +50,7 @@ impl Head<'_> {
 
     /// Adds the gradient of `loss` to the model's, on the CPU. `loss` takes the distributions; what it gives beside is given back.
     pub(crate) fn backward<T>(&self, model: &Model, batch: &Microbatch, columns: &Columns, loss: impl FnOnce(&Tensor) -> (Tensor, T)) -> T {
-        let inputs = inputs(batch, Device::Cpu);
+        let inputs = inputs(model, batch);
         let rotation = model.rotation(&inputs.positions);
         let layers = model.config.num_hidden_layers;
         let embedded = model.embedded(&inputs);
@@ -150,8 +151,22 @@ impl Sides {
     }
 }
 
-fn inputs(batch: &Microbatch, device: Device) -> Inputs {
-    Inputs::text(Tensor::from_slice(&batch.tokens).to_device(device), Tensor::from_slice(&batch.positions).to_device(device))
+/// A batch on the model's device; its pictures go through the tower, where they carry a gradient if the weights do.
+pub(crate) fn inputs(model: &Model, batch: &Microbatch) -> Inputs {
+    let device = model.place.device;
+    let tokens = Tensor::from_slice(&batch.tokens).to_device(device);
+    let axis = |axis: usize| -> Vec<i64> { batch.positions.iter().map(|p| p[axis]).collect() };
+    let Some(vision) = &model.config.vision else {
+        return Inputs::text(tokens, Tensor::from_slice(&axis(0)).to_device(device));
+    };
+    let positions = Tensor::from_slice(&[axis(0), axis(1), axis(2)].concat()).view([3, -1]).to_device(device);
+    if batch.pictures.is_empty() {
+        return Inputs::text(tokens, positions);
+    }
+    let rows: Vec<i64> = batch.pictures.iter().flat_map(|(row, picture)| *row as i64..(row + picture.tokens(vision)) as i64).collect();
+    let shown: Vec<&Picture> = batch.pictures.iter().map(|(_, picture)| picture).collect();
+    let features = model.see(&shown).expect("pictures were checked when they were taken up");
+    Inputs { tokens, positions, seen: Some(Seen { rows: Tensor::from_slice(&rows).to_device(device), features }) }
 }
 
 fn leaf(value: &Tensor) -> Tensor {

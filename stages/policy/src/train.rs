@@ -192,6 +192,7 @@ impl Trainer {
         let cpu = device == Device::Cpu;
         let tokens: usize = sequences.iter().map(|s| s.tokens.len()).sum();
         let packing = Packing {
+            vision: self.model.config.vision.as_ref(),
             microbatch_tokens: self.options.microbatch_tokens.min(if cpu { CACHED } else { usize::MAX }),
             microbatch_targets: (SCORES / self.model.config.vocab_size).max(256),
             in_order: self.options.deterministic,
@@ -303,7 +304,7 @@ impl Worker {
             loss += sums.loss.double_value(&[]);
             meters.iter_mut().zip(download(&sums.meters)).for_each(|(meter, value)| *meter += f64::from(value));
         }
-        Sum { loss, meters, gradients: self.model.parameters().iter().map(|(p, _)| p.grad()).collect() }
+        Sum { loss, meters, gradients: self.model.gradients() }
     }
 
     fn head(&self) -> Head<'_> {

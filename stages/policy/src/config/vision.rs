@@ -24,6 +24,8 @@ pub struct VisionConfig {
     pub in_channels: usize,
     /// Width of a picture's tokens: the decoder's.
     pub out_hidden_size: usize,
+    /// What stands in the token sequence for each token of a picture.
+    pub image_token_id: u32,
 }
 
 const KNOWN: &[&str] = &[
@@ -78,6 +80,7 @@ impl VisionConfig {
             fullatt_block_indexes: blocks.ok_or_else(|| Error::Config("`vision_config.fullatt_block_indexes` is missing".into()))?,
             in_channels: numbers.optional("in_channels")?.or(numbers.optional("in_chans")?).unwrap_or(3),
             out_hidden_size: numbers.size("out_hidden_size")?,
+            image_token_id: Numbers::of(source).size("image_token_id")? as u32,
         })
     }
 
