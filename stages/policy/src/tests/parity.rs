@@ -161,8 +161,8 @@ impl Case {
         let (mut from, mut close) = (0, 0);
         while from < reference.len() {
             let tokens = [self.ids(0), reference[..from].to_vec()].concat();
-            let sampling = Sampling { temperature: 0.0, max_tokens: (reference.len() - from) as u32, ..Sampling::default() };
-            let request = Request { ticket: 1, rollout: 1, group: 1, tokens, version: 1, sampling, stop_ids: vec![] };
+            let sampling = SamplingParams { temperature: 0.0, max_tokens: (reference.len() - from) as u32, ..SamplingParams::default() };
+            let request = Request { ticket: 1, rollout: 1, tokens, version: 1, sampling, stop_ids: vec![], ..Request::default() };
             engine.submit(request).unwrap();
             let found = drain(&mut engine).remove(&1).unwrap().tokens;
             let Some(at) = found.iter().zip(&reference[from..]).position(|(a, b)| a != b) else { break };
