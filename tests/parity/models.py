@@ -245,9 +245,12 @@ def adapt(model, draw, generator, family):
     )
     adapted = get_peft_model(model, config)
     with torch.no_grad():
+        # As large as the base's own matrices, whatever the scale: more would only make rounding show.
+        scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
         for name, value in adapted.named_parameters():
             if "lora_" in name:
-                value.copy_(torch.randn(value.shape, generator=generator) * 0.4)
+                size = 1 / value.shape[1] ** 0.5 / (scale if "lora_B" in name else 1)
+                value.copy_(torch.randn(value.shape, generator=generator) * size * 0.7)
     return adapted
 
 

@@ -4,6 +4,7 @@
 //! Files are written one by one: whoever needs the whole folder to appear at once writes beside it and renames.
 
 use crate::error::io;
+use crate::lora::Adapters;
 use crate::model::{Model, Place};
 use crate::weights::{Weights, layout, open, read_folder, write};
 use crate::{Error, ModelConfig, Result, Trainer};
@@ -12,6 +13,8 @@ use tch::Kind;
 
 const FIRST: &str = "first_moment.";
 const SECOND: &str = "second_moment.";
+/// The folder of the adapter, where one is trained.
+const ADAPTER: &str = "adapter";
 
 impl Trainer {
     /// Writes the trainer into a folder, which is made if it is missing.
@@ -24,18 +27,22 @@ impl Trainer {
             let path = folder.join(name);
             std::fs::write(&path, bytes).map_err(io(&path))
         };
-        put("config.json", self.config().to_json().as_bytes())?;
+        let dtype = if self.model.place.kind == Kind::BFloat16 { "bfloat16" } else { "float32" };
+        put("config.json", self.config().with_dtype(dtype).to_json().as_bytes())?;
         put("model.safetensors", &self.weights())?;
         let mut moments = Weights::default();
         for (prefix, values) in [(FIRST, &self.optimizer.first), (SECOND, &self.optimizer.second)] {
-            let named = self.model.export(values);
+            let named = self.model.named(values);
             for name in named.names() {
                 moments.insert(format!("{prefix}{name}"), named.get(name)?);
             }
         }
         put("optimizer.safetensors", &write(&moments)?)?;
         if let Some(reference) = &self.reference {
-            put("reference.safetensors", &write(&reference.export(&reference.values))?)?;
+            put("reference.safetensors", &write(&reference.weights())?)?;
+        }
+        if let Some(adapters) = &self.model.adapters {
+            adapters.save(self.config(), &folder.join(ADAPTER))?;
         }
         put("trainer.json", serde_json::json!({ "step": self.optimizer.step }).to_string().as_bytes())
     }
@@ -54,13 +61,7 @@ impl Trainer {
             return Err(Error::Config(format!("{} is of another model than the one in training", folder.join("config.json").display())));
         }
         let config = self.config().clone();
-        let weights = read_folder(&config, folder)?;
         let wanted = layout(&config);
-        let mut moments = open(&folder.join("optimizer.safetensors"))?;
-        let (first, second) = (moments.split_off(FIRST), moments.split_off(SECOND));
-        for named in [&first, &second] {
-            named.check(&wanted)?;
-        }
         let state: serde_json::Value =
             serde_json::from_slice(&get("trainer.json")?).map_err(|e| Error::Weights(format!("trainer.json: {e}")))?;
         let step = state["step"].as_u64().ok_or_else(|| Error::Weights("trainer.json lacks `step`".into()))?;
@@ -72,17 +73,27 @@ impl Trainer {
         } else {
             None
         };
-        let moments_at = Place { kind: Kind::Float, ..self.model.place };
-        let (model, first, second) = (
-            Model::new(&config, &weights, self.model.place)?,
-            Model::new(&config, &first, moments_at)?,
-            Model::new(&config, &second, moments_at)?,
-        );
-        let _guard = tch::no_grad_guard();
+        let mut moments = open(&folder.join("optimizer.safetensors"))?;
+        let (first, second) = (moments.split_off(FIRST), moments.split_off(SECOND));
+        let place = self.model.place;
+        if self.model.adapters.is_some() {
+            // The base never moved, so it is there as it was.
+            let adapters = Adapters::read(&config, &self.model.layout, &folder.join(ADAPTER), place)?;
+            let take = |named| Adapters::take(&config, &self.model.layout, named, adapters.source().clone(), place);
+            let (first, second) = (take(&first)?.values, take(&second)?.values);
+            (self.optimizer.first, self.optimizer.second) = (first, second);
+            self.model.adapters = Some(adapters);
+        } else {
+            for named in [&first, &second] {
+                named.check(&wanted)?;
+            }
+            let weights = read_folder(&config, folder)?;
+            let moments_at = Place { kind: Kind::Float, ..place };
+            let model = Model::new(&config, &weights, place)?;
+            let (first, second) = (Model::new(&config, &first, moments_at)?, Model::new(&config, &second, moments_at)?);
+            (self.model, self.optimizer.first, self.optimizer.second) = (model, first.values, second.values);
+        }
         self.reference = reference;
-        self.model = model;
-        self.optimizer.first = first.values;
-        self.optimizer.second = second.values;
         self.optimizer.step = step;
         Ok(())
     }

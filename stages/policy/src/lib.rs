@@ -9,6 +9,7 @@
 mod attention;
 mod batch;
 mod cache;
+mod check;
 mod checkpoint;
 mod config;
 mod device;
@@ -19,6 +20,7 @@ mod init;
 mod kv;
 mod lanes;
 mod layout;
+mod lora;
 mod model;
 mod objective;
 mod optimizer;
@@ -36,15 +38,17 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Compared, Memory, RawPicture, check_folder};
 pub use config::{Biases, Family, ModelConfig, Rope, RopeScaling, VisionConfig};
 pub use device::{register_cuda, set_threads};
 pub use engine::{Engine, EngineOptions, Generated, Loader, Prepared, Request};
 pub use error::{Error, Result};
-pub use params::{LogprobsMode, SamplingParams};
+pub use lora::LoraOptions;
 pub use objective::{Reinforce, Stats};
+pub use params::{LogprobsMode, SamplingParams};
 pub use picture::{Levels, Picture};
 pub use sample::TokenLogprob;
 pub use scheduler::CacheStats;
 pub use sequence::{Branch, Sequence, Span};
 pub use tch::Device;
-pub use train::{Trainer, TrainerOptions};
+pub use train::{Precision, Trainer, TrainerOptions};

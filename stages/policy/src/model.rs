@@ -4,6 +4,7 @@
 //! is the caller's. What the families differ in is in the configuration; where each tensor lies is in [`crate::layout`].
 
 use crate::layout::{Layout, LinearAt};
+use crate::lora::Adapters;
 use crate::weights::Weights;
 use crate::{ModelConfig, Result};
 use std::sync::Arc;
@@ -59,6 +60,8 @@ pub(crate) struct Model {
     pub(crate) place: Place,
     /// One for each entry of the layout.
     pub(crate) values: Vec<Tensor>,
+    /// Where there are any, they alone are trained.
+    pub(crate) adapters: Option<Adapters>,
     /// Angle per position of each rotary pair, `[1, dim / 2]`, f32.
     frequencies: Tensor,
     /// The axis of positions that each pair follows, `[dim / 2]`, where there are three.
@@ -68,11 +71,19 @@ pub(crate) struct Model {
 impl Model {
     /// Puts weights of the right shapes onto a device.
     pub(crate) fn new(config: &ModelConfig, weights: &Weights, place: impl Into<Place>) -> Result<Model> {
+        Model::of(config, weights, place.into(), |_| true)
+    }
+
+    /// Only the tensors whose names are `wanted`; the others are left undefined.
+    fn of(config: &ModelConfig, weights: &Weights, place: Place, wanted: impl Fn(&str) -> bool) -> Result<Model> {
         let _guard = tch::no_grad_guard();
-        let place = place.into();
         let layout = Layout::new(config);
         let mut values = Vec::with_capacity(layout.entries.len());
         for entry in &layout.entries {
+            if !wanted(&entry.parts[0].name) {
+                values.push(Tensor::new());
+                continue;
+            }
             let mut parts = Vec::with_capacity(entry.parts.len());
             for part in &entry.parts {
                 let tensor = weights.get(&part.name)?.f_to_device(place.device)?.f_to_kind(place.kind)?;
@@ -85,21 +96,32 @@ impl Model {
         let frequencies = config.rope.frequencies(config.head_dim);
         let axes = config.rope.axes().map(|axes| Tensor::from_slice(&axes).to_device(place.device));
         let frequencies = upload(&frequencies, &[1, config.head_dim / 2], place.device)?;
-        Ok(Model { config: config.clone(), layout: Arc::new(layout), place, values, frequencies, axes })
+        Ok(Model { config: config.clone(), layout: Arc::new(layout), place, values, adapters: None, frequencies, axes })
+    }
+
+    /// The vision tower alone, for whoever computes the decoder by other means: only [`Model::see`] can be asked of it.
+    pub(crate) fn eyes(config: &ModelConfig, weights: &Weights, place: impl Into<Place>) -> Result<Model> {
+        Model::of(config, weights, place.into(), |name| name.starts_with("visual."))
     }
 
     /// The trainable tensors, in a fixed order, each with whether weight decay applies to it (matrices, not norms or biases).
     pub(crate) fn parameters(&self) -> Vec<(&Tensor, bool)> {
-        self.values.iter().zip(&self.layout.entries).map(|(value, entry)| (value, entry.decays)).collect()
+        match &self.adapters {
+            Some(adapters) => adapters.values.iter().map(|value| (value, true)).collect(),
+            None => self.values.iter().zip(&self.layout.entries).map(|(value, entry)| (value, entry.decays)).collect(),
+        }
     }
 
     /// The same weights, in the same memory, with gradients of their own: what one thread differentiates.
     pub(crate) fn alias(&self) -> Model {
+        let leaf = |value: &Tensor| value.detach().set_requires_grad(true);
+        let adapted = self.adapters.is_some();
         Model {
             config: self.config.clone(),
             layout: self.layout.clone(),
             place: self.place,
-            values: self.values.iter().map(|value| value.detach().set_requires_grad(true)).collect(),
+            values: self.values.iter().map(|value| if adapted { value.detach() } else { leaf(value) }).collect(),
+            adapters: self.adapters.as_ref().map(|adapters| adapters.over(adapters.values.iter().map(leaf).collect())),
             frequencies: self.frequencies.shallow_clone(),
             axes: self.axes.as_ref().map(Tensor::shallow_clone),
         }
@@ -114,8 +136,23 @@ impl Model {
         self.parameters().into_iter().map(|(parameter, _)| gradient(parameter)).collect()
     }
 
-    /// Hugging Face's tensors, on the host, of any values that lie like [`Model::parameters`]: weights, or an optimiser's moments.
-    pub(crate) fn export(&self, values: &[Tensor]) -> Weights {
+    /// Hugging Face's tensors, on the host, with adapters merged in.
+    pub(crate) fn weights(&self) -> Weights {
+        match &self.adapters {
+            Some(adapters) => self.export(&adapters.merge(&self.values)),
+            None => self.export(&self.values),
+        }
+    }
+
+    /// Values that lie like [`Model::parameters`], as an optimiser's moments, on the host under the parameters' names.
+    pub(crate) fn named(&self, values: &[Tensor]) -> Weights {
+        match &self.adapters {
+            Some(adapters) => adapters.named(&self.config, values),
+            None => self.export(values),
+        }
+    }
+
+    fn export(&self, values: &[Tensor]) -> Weights {
         let mut weights = Weights::default();
         for (entry, value) in self.layout.entries.iter().zip(values) {
             let value = value.detach().to_device(Device::Cpu);
@@ -206,7 +243,11 @@ impl Model {
     }
 
     pub(crate) fn linear(&self, at: LinearAt, x: &Tensor) -> Tensor {
-        product(x, &self.values[at.weight], at.bias.map(|bias| &self.values[bias]))
+        let y = product(x, &self.values[at.weight], at.bias.map(|bias| &self.values[bias]));
+        match &self.adapters {
+            Some(adapters) => adapters.add(at.weight, x, y),
+            None => y,
+        }
     }
 
     fn normed(&self, x: &Tensor, weight: usize) -> Tensor {

@@ -4,8 +4,7 @@
 
 use super::*;
 use crate::batch::Microbatch;
-use crate::layout::Layout;
-use crate::pass::{inputs, scores};
+use crate::pass::scores;
 use crate::picture::positions;
 use crate::{Levels, Picture};
 use std::path::{Path, PathBuf};
@@ -46,8 +45,15 @@ fn cases(family: &str) -> Vec<Case> {
 
 impl Case {
     fn trainer(&self) -> Trainer {
-        let options = TrainerOptions { weight_decay: 0.0, ..TrainerOptions::default() };
-        Trainer::from_folder(&self.folder, options).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+        self.trainer_with(TrainerOptions::default())
+    }
+
+    fn trainer_with(&self, options: TrainerOptions) -> Trainer {
+        let mut trainer = Trainer::from_folder(&self.folder, options).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        if self.name.starts_with("lora") {
+            trainer.load_adapter(&self.folder.join("adapter")).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        }
+        trainer
     }
 
     fn ids(&self, number: usize) -> Vec<u32> {
@@ -91,34 +97,38 @@ impl Case {
     }
 
     fn check_scores(&self) {
-        let trainer = self.trainer();
+        self.check_scores_of(&self.trainer());
+    }
+
+    fn check_scores_of(&self, trainer: &Trainer) {
         let _guard = tch::no_grad_guard();
         for number in 0..2 {
             let tokens = self.ids(number).into_iter().map(i64::from).collect();
             let pictures = self.pictures(number, trainer.config());
-            let found = scores(&trainer.model, &inputs(&trainer.model, &whole(tokens, pictures, trainer.config())));
+            let found = scores(&trainer.model, &whole(tokens, pictures, trainer.config()));
             let worst = (found - &self.expected[&format!("logits.{number}")]).abs().max().double_value(&[]);
             assert!(worst < SCORES, "{}, sequence {number}: a score is off by {worst:e}", self.name);
         }
     }
 
     fn check_gradients(&self) {
-        let trainer = self.trainer();
-        let sequences = self.sequences(trainer.config());
+        let sequences = self.sequences(self.trainer().config());
         let targets = sequences.iter().map(Sequence::trained_tokens).sum::<usize>() as f64;
-        for as_on_gpu in [false, true] {
+        for (as_on_gpu, recompute) in [(false, false), (true, false), (false, true), (true, true)] {
+            let trainer = self.trainer_with(TrainerOptions { recompute, ..TrainerOptions::default() });
             // The trainer's loss is the mean, the reference's the sum.
             let gradients = trainer.gradients(&sequences, as_on_gpu).unwrap();
-            let named = trainer.model.export(&gradients);
+            let named = trainer.model.named(&gradients);
             let all: f64 = named.names().map(|name| named.get(name).unwrap().square().sum(Kind::Double).double_value(&[])).sum();
             for name in named.names() {
                 let (found, expected) = (named.get(name).unwrap() * targets, &self.expected[&format!("grad.{name}")]);
                 let (off, size) = ((found - expected).norm().double_value(&[]), expected.norm().double_value(&[]));
                 // A gradient that is 0 but for rounding is held against all of them together.
                 let allowed = GRADIENTS * size + 1e-7 * all.sqrt() * targets;
-                assert!(off <= allowed, "{}, {name} (as on a GPU: {as_on_gpu}): {off:e} of {size:e}", self.name);
+                assert!(off <= allowed, "{}, {name} (as on a GPU: {as_on_gpu}, again: {recompute}): {off:e} of {size:e}", self.name);
             }
-            assert_eq!(named.names().count(), Layout::new(trainer.config()).parts().count());
+            let given = self.expected.keys().filter(|key| key.starts_with("grad.")).count();
+            assert_eq!(named.names().count(), given, "{}", self.name);
         }
     }
 
@@ -140,9 +150,9 @@ impl Case {
         let reference: Vec<i64> = Vec::try_from(&self.expected["greedy"]).unwrap();
         let gaps: Vec<f32> = Vec::try_from(&self.expected["gap"]).unwrap();
         let tokens = prompt.iter().map(|id| i64::from(*id)).chain(reference.iter().copied()).collect();
-        let all = scores(&trainer.model, &inputs(&trainer.model, &whole(tokens, self.pictures(0, config), config)));
+        let all = scores(&trainer.model, &whole(tokens, self.pictures(0, config), config));
         // The engine never samples vision tokens: the last five ids of a case.
-        let words = config.vocab_size as i64 - 5;
+        let words = config.vocab_size as i64 - if config.vision.is_some() { 5 } else { 0 };
         let best = all.narrow(1, 0, words).narrow(0, prompt.len() as i64 - 1, reference.len() as i64).argmax(1, false);
         let best: Vec<i64> = Vec::try_from(best).unwrap();
         let differing: Vec<usize> = (0..best.len()).filter(|at| best[*at] != reference[*at]).collect();
@@ -229,4 +239,24 @@ fn parity_qwen2_5_vl() {
         close += case.check_forced();
     }
     println!("qwen2_5_vl: {} cases, {close} places too close to tell", cases.len());
+}
+
+#[test]
+fn parity_lora() {
+    let cases = cases("lora");
+    let mut close = 0;
+    for case in &cases {
+        case.check_scores();
+        case.check_gradients();
+        close += case.check_forced();
+        let mut trainer = case.trainer();
+        let folder = tempfile::tempdir().unwrap();
+        trainer.save_adapter(folder.path()).unwrap();
+        let [written, read] = [folder.path(), &case.folder.join("adapter")].map(|folder| folder.join("adapter_model.safetensors"));
+        let sorted = |path: PathBuf| Tensor::read_safetensors(path).unwrap().into_iter().collect::<BTreeMap<_, _>>();
+        assert!(sorted(written) == sorted(read), "{}: the adapter is written otherwise than it was read", case.name);
+        trainer.merge_adapter();
+        case.check_scores_of(&trainer);
+    }
+    println!("lora: {} cases, {close} places too close to tell", cases.len());
 }
