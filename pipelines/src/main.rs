@@ -13,6 +13,7 @@ mod feasible;
 mod kinds;
 mod loopback;
 mod messages;
+mod model;
 mod progress;
 mod remove;
 mod stages;
@@ -123,6 +124,11 @@ enum Command {
         #[arg(long, env = "NATS_URL")]
         nats: Option<String>,
     },
+    /// Looks at a model's folder.
+    Model {
+        #[command(subcommand)]
+        command: model::Model,
+    },
     /// Measures something and prints one JSON object.
     Bench {
         #[command(subcommand)]
@@ -208,6 +214,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
             println!("{}", remove::remove(&runs, &run, nats.as_deref()).await?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Model { command } => model::run(&command),
         Command::Bench { bench } => {
             println!("{}", serde_json::to_string_pretty(&bench::run(bench, &runs).await?)?);
             Ok(ExitCode::SUCCESS)

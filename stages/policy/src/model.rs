@@ -3,7 +3,7 @@
 //! Tokens of any number of sequences lie end to end in one flat batch; only attention knows where a sequence starts, so it
 //! is the caller's. What the families differ in is in the configuration; where each tensor lies is in [`crate::layout`].
 
-use crate::layout::{Layout, LinearAt};
+use crate::layout::{Entry, Layout, LinearAt};
 use crate::lora::Adapters;
 use crate::weights::Weights;
 use crate::{ModelConfig, Result};
@@ -53,6 +53,9 @@ impl From<Device> for Place {
     }
 }
 
+/// Entries whose tensors are read at once.
+const AT_ONCE: usize = 32;
+
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) config: ModelConfig,
@@ -79,19 +82,24 @@ impl Model {
         let _guard = tch::no_grad_guard();
         let layout = Layout::new(config);
         let mut values = Vec::with_capacity(layout.entries.len());
-        for entry in &layout.entries {
-            if !wanted(&entry.parts[0].name) {
-                values.push(Tensor::new());
-                continue;
+        for entries in layout.entries.chunks(AT_ONCE) {
+            let there = |entry: &&Entry| wanted(&entry.parts[0].name);
+            let names: Vec<&str> = entries.iter().filter(there).flat_map(|e| &e.parts).map(|part| part.name.as_str()).collect();
+            let mut found = weights.fetch(&names, place.device)?.into_iter();
+            for entry in entries {
+                if !wanted(&entry.parts[0].name) {
+                    values.push(Tensor::new());
+                    continue;
+                }
+                let mut parts = Vec::with_capacity(entry.parts.len());
+                for part in &entry.parts {
+                    let tensor = found.next().expect("one was asked for by each name");
+                    parts.push(part.pairs.reorder(&tensor.f_to_kind(place.kind)?));
+                }
+                // A copy in any case: weights may be held by the caller too.
+                let whole = if parts.len() == 1 { parts[0].copy() } else { Tensor::f_cat(&parts, 0)? };
+                values.push(whole.contiguous());
             }
-            let mut parts = Vec::with_capacity(entry.parts.len());
-            for part in &entry.parts {
-                let tensor = weights.get(&part.name)?.f_to_device(place.device)?.f_to_kind(place.kind)?;
-                parts.push(part.pairs.reorder(&tensor));
-            }
-            // A copy in any case: weights may be held by the caller too.
-            let whole = if parts.len() == 1 { parts[0].copy() } else { Tensor::f_cat(&parts, 0)? };
-            values.push(whole.contiguous());
         }
         let frequencies = config.rope.frequencies(config.head_dim);
         let axes = config.rope.axes().map(|axes| Tensor::from_slice(&axes).to_device(place.device));

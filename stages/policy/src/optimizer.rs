@@ -29,15 +29,19 @@ impl AdamW {
         let correction_2 = libm::sqrt(1.0 - libm::pow(BETA_2, self.step as f64));
         let moments = self.first.iter_mut().zip(&mut self.second);
         for (((parameter, decays), gradient), (first, second)) in model.parameters().into_iter().zip(gradients).zip(moments) {
-            let gradient = gradient.to_kind(Kind::Float) * scale;
-            let _ = first.g_mul_scalar_(BETA_1).g_add_(&(&gradient * (1.0 - BETA_1)));
-            let _ = second.g_mul_scalar_(BETA_2).g_add_(&(&gradient * &gradient * (1.0 - BETA_2)));
+            // In few passes over memory, each in place: moments move by interpolation, and the correction of the second one is
+            // multiplied out of the denominator.
+            let mut gradient = gradient.to_kind(Kind::Float) * scale;
+            let _ = first.lerp_(&gradient, 1.0 - BETA_1);
+            let _ = second.lerp_(&gradient.square_(), 1.0 - BETA_2);
             let mut parameter = parameter.detach();
             if decays && weight_decay > 0.0 {
                 let _ = parameter.g_mul_scalar_(1.0 - learning_rate * weight_decay);
             }
-            let spread = second.sqrt() / correction_2 + EPSILON;
-            let _ = parameter.g_sub_(&(&*first / spread * (learning_rate / correction_1)));
+            let mut change = second.sqrt();
+            let _ = change.g_add_scalar_(EPSILON * correction_2).reciprocal_().g_mul_(first);
+            let _ = change.g_mul_scalar_(learning_rate * correction_2 / correction_1);
+            let _ = parameter.g_sub_(&change);
         }
     }
 }

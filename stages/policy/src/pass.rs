@@ -82,9 +82,11 @@ impl Head<'_> {
         let layers = model.config.num_hidden_layers;
         let mut stages = Vec::with_capacity(layers);
         for number in 0..layers {
-            let graph = if self.recompute { tch::no_grad(|| pass.graph(number, &x)) } else { pass.graph(number, &x) };
+            // The last layer's graph is wanted at once.
+            let again = self.recompute && !pass.last(number);
+            let graph = if again { tch::no_grad(|| pass.graph(number, &x)) } else { pass.graph(number, &x) };
             let next = leaf(graph.output());
-            stages.push((x, (!self.recompute).then_some(graph)));
+            stages.push((x, (!again).then_some(graph)));
             x = next;
         }
         let hidden = model.finished(&x);

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Tensors by their Hugging Face name.
 #[derive(Debug, Default)]
@@ -25,9 +25,29 @@ pub(crate) struct Weights {
 enum Stored {
     /// On the host.
     Held(Tensor),
-    /// `offset` bytes into a file.
-    Lies { file: Arc<File>, offset: u64, kind: Kind, shape: Vec<usize> },
+    Lies(Lying),
 }
+
+/// A tensor `offset` bytes into a file.
+#[derive(Clone, Debug)]
+struct Lying {
+    file: Arc<File>,
+    offset: u64,
+    kind: Kind,
+    shape: Vec<usize>,
+}
+
+impl Lying {
+    fn read(&self, name: &str) -> Result<Tensor> {
+        let mut bytes = vec![0; self.shape.iter().product::<usize>() * self.kind.elt_size_in_bytes()];
+        let cut = |e: std::io::Error| Error::Weights(format!("tensor `{name}`: {e}; hint: the file is cut short"));
+        self.file.read_exact_at(&mut bytes, self.offset).map_err(cut)?;
+        Ok(Tensor::f_from_data_size(&bytes, &dimensions(&self.shape), self.kind)?)
+    }
+}
+
+/// Threads that read a folder.
+const READERS: usize = 8;
 
 /// Every tensor of a model, in the order of its layers, with its shape.
 pub(crate) fn layout(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
@@ -47,20 +67,40 @@ impl Weights {
     pub(crate) fn get(&self, name: &str) -> Result<Tensor> {
         match self.tensors.get(name) {
             Some(Stored::Held(tensor)) => Ok(tensor.shallow_clone()),
-            Some(Stored::Lies { file, offset, kind, shape }) => {
-                let mut bytes = vec![0; shape.iter().product::<usize>() * kind.elt_size_in_bytes()];
-                let cut = |e: std::io::Error| Error::Weights(format!("tensor `{name}`: {e}; hint: the file is cut short"));
-                file.read_exact_at(&mut bytes, *offset).map_err(cut)?;
-                Ok(Tensor::f_from_data_size(&bytes, &dimensions(shape), *kind)?)
-            }
+            Some(Stored::Lies(lying)) => lying.read(name),
             None => Err(Error::Weights(format!("tensor `{name}` is missing"))),
         }
+    }
+
+    /// Tensors on a device, in order. What lies in files is read and brought there by several threads: one alone is slower than
+    /// memory and bus.
+    pub(crate) fn fetch(&self, names: &[&str], device: Device) -> Result<Vec<Tensor>> {
+        let mut found: Vec<Option<Result<Tensor>>> = names.iter().map(|_| None).collect();
+        let mut asked: Vec<(usize, &str, Lying)> = vec![];
+        for (at, name) in names.iter().enumerate() {
+            match self.tensors.get(*name) {
+                Some(Stored::Lies(lying)) => asked.push((at, name, lying.clone())),
+                _ => found[at] = Some(self.get(name).and_then(|tensor| Ok(tensor.f_to_device(device)?))),
+            }
+        }
+        let share = asked.len().div_ceil(READERS).max(1);
+        let read = |part: &[(usize, &str, Lying)]| -> Vec<(usize, Result<Tensor>)> {
+            part.iter().map(|(at, name, lying)| (*at, lying.read(name).and_then(|t| Ok(t.f_to_device(device)?)))).collect()
+        };
+        let parts: Vec<Vec<(usize, Result<Tensor>)>> = std::thread::scope(|scope| {
+            let running: Vec<_> = asked.chunks(share).map(|part| scope.spawn(move || read(part))).collect();
+            running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        });
+        for (at, tensor) in parts.into_iter().flatten() {
+            found[at] = Some(tensor);
+        }
+        found.into_iter().map(|tensor| tensor.expect("every name was looked up")).collect()
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         match self.tensors.get(name)? {
             Stored::Held(tensor) => Some(tensor.size().iter().map(|n| *n as usize).collect()),
-            Stored::Lies { shape, .. } => Some(shape.clone()),
+            Stored::Lies(lying) => Some(lying.shape.clone()),
         }
     }
 
@@ -188,8 +228,8 @@ pub(crate) fn open(path: &Path) -> Result<Weights> {
                 length + 8 + end as u64
             )));
         }
-        let stored = Stored::Lies { file: file.clone(), offset, kind: kind(&name, info.dtype)?, shape: info.shape.clone() };
-        weights.tensors.insert(name, stored);
+        let lying = Lying { file: file.clone(), offset, kind: kind(&name, info.dtype)?, shape: info.shape.clone() };
+        weights.tensors.insert(name, Stored::Lies(lying));
     }
     Ok(weights)
 }

@@ -183,6 +183,26 @@ impl Case {
         close
     }
 
+    /// What the engine says of its tokens, by the CPU's decoder or libtorch, against a fresh pass of the trainer.
+    fn check_serving(&self) {
+        let trainer = self.trainer();
+        for libtorch in [false, true] {
+            let options = EngineOptions { kv_cache_mib: 16, libtorch, ..EngineOptions::default() };
+            let mut engine = Engine::new(trainer.config().clone(), options).unwrap();
+            engine.load(1, &trainer.weights()).unwrap();
+            let sampling = SamplingParams { max_tokens: 40, seed: 7, ..SamplingParams::default() };
+            let tokens = self.ids(0);
+            engine.submit(Request { ticket: 1, rollout: 1, tokens: tokens.clone(), version: 1, sampling, ..Request::default() }).unwrap();
+            let reply = drain(&mut engine).remove(&1).unwrap();
+            let (start, end) = (tokens.len() as u32, (tokens.len() + reply.tokens.len()) as u32);
+            let trained = vec![Span { start, end, advantage: 0.0 }];
+            let fresh = trainer.logprobs(&Sequence { tokens: [tokens, reply.tokens].concat(), trained, ..Sequence::default() }).unwrap();
+            let off: Vec<f32> = fresh.iter().zip(&reply.logprobs).map(|(a, b)| (a - b).abs()).collect();
+            let (worst, mean) = (off.iter().copied().fold(0.0, f32::max), off.iter().sum::<f32>() / off.len() as f32);
+            assert!(worst < 1e-4 && mean < 1e-5, "{} (libtorch: {libtorch}): off by {worst:e}, on average {mean:e}", self.name);
+        }
+    }
+
     /// What is written back is what was read, and is read again.
     fn check_round_trip(&self) {
         let trainer = self.trainer();
@@ -207,6 +227,7 @@ fn check_text(family: &str) {
         case.check_scores();
         case.check_gradients();
         case.check_round_trip();
+        case.check_serving();
     }
     let close: usize = cases.iter().map(Case::check_greedy).sum();
     println!("{family}: {} cases, {} places too close to tell", cases.len(), close);
