@@ -16,6 +16,7 @@ mod kinds;
 mod loopback;
 mod messages;
 mod play;
+mod model;
 mod progress;
 mod remove;
 mod sheet;
@@ -151,6 +152,11 @@ enum Command {
     Import(data::ImportArguments),
     /// Records the expert's episodes at full speed, without a broker or a policy.
     Imitate(data::ImitateArguments),
+    /// Looks at a model's folder.
+    Model {
+        #[command(subcommand)]
+        command: model::Model,
+    },
     /// Measures something and prints one JSON object.
     Bench {
         #[command(subcommand)]
@@ -244,6 +250,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Export(arguments) => data::export(&arguments, &runs).await.map(|()| ExitCode::SUCCESS),
         Command::Import(arguments) => data::import(&arguments, &runs).await.map(|()| ExitCode::SUCCESS),
         Command::Imitate(arguments) => data::imitate(&arguments, &runs).await.map(|()| ExitCode::SUCCESS),
+        Command::Model { command } => model::run(&command),
         Command::Bench { bench } => {
             println!("{}", serde_json::to_string_pretty(&bench::run(bench, &runs).await?)?);
             Ok(ExitCode::SUCCESS)

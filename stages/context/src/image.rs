@@ -1,13 +1,18 @@
-//! A picture's size in tokens, and what a PNG's header says of its size.
+//! The image processor: a picture's size in tokens, and its patches.
 //!
-//! The rule is Qwen2-VL's `smart_resize`: both sides become multiples of `patch * merge` and the area is brought between
-//! two bounds, the shape kept as well as it can be.
+//! The rule of sizes is Qwen2-VL's `smart_resize`: both sides become multiples of `patch * merge` and the area is brought between
+//! two bounds, the shape kept as well as it can be. The patches are those of transformers' processor over Pillow, bit for bit.
+
+mod patches;
+mod resize;
+
+pub use patches::{Patches, Rgb};
 
 use crate::Error;
 use serde::{Deserialize, Serialize};
 
 /// How pictures are cut into patches, as `preprocessor_config.json` says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ImageSettings {
     /// Side of a patch in pixels.
     pub patch: u32,
@@ -16,15 +21,27 @@ pub struct ImageSettings {
     /// Least and greatest area in pixels after resizing.
     pub min_pixels: u64,
     pub max_pixels: u64,
+    /// Of each channel, levels counted from 0 to 1.
+    pub mean: [f64; 3],
+    pub std: [f64; 3],
 }
 
 impl Default for ImageSettings {
     /// The settings of Qwen2.5-VL's checkpoints.
     fn default() -> Self {
-        ImageSettings { patch: 14, merge: 2, min_pixels: 3136, max_pixels: 12_845_056 }
+        ImageSettings {
+            patch: 14,
+            merge: 2,
+            min_pixels: 3136,
+            max_pixels: 12_845_056,
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+        }
     }
 }
 
+/// Pillow's number of the filter.
+const BICUBIC: u32 = 3;
 /// The longest side may be this many times the shortest.
 const MAX_ASPECT: f64 = 200.0;
 /// The greatest area that settings may allow: patches then always count in 32 bits.
@@ -44,6 +61,14 @@ impl ImageSettings {
             min_pixels: Option<u64>,
             max_pixels: Option<u64>,
             size: Option<Size>,
+            image_mean: Option<[f64; 3]>,
+            image_std: Option<[f64; 3]>,
+            temporal_patch_size: Option<u32>,
+            resample: Option<u32>,
+            rescale_factor: Option<f64>,
+            do_resize: Option<bool>,
+            do_rescale: Option<bool>,
+            do_normalize: Option<bool>,
         }
         #[derive(Deserialize, Default)]
         struct Size {
@@ -53,12 +78,31 @@ impl ImageSettings {
         let file: File = serde_json::from_slice(json).map_err(|e| Error::ImageSettings(e.to_string()))?;
         let size = file.size.unwrap_or_default();
         let default = ImageSettings::default();
+        let other =
+            |key: &str, allowed: &str| Err(Error::ImageSettings(format!("`{key}` is another than {allowed}, the only one that is known")));
+        if file.do_resize == Some(false) || file.do_rescale == Some(false) || file.do_normalize == Some(false) {
+            return other("do_resize, do_rescale or do_normalize", "true");
+        }
+        if file.temporal_patch_size.is_some_and(|frames| frames != 2) {
+            return other("temporal_patch_size", "2");
+        }
+        if file.resample.is_some_and(|filter| filter != BICUBIC) {
+            return other("resample", "3 (bicubic)");
+        }
+        if file.rescale_factor.is_some_and(|factor| (factor - 1.0 / 255.0).abs() > 1e-12) {
+            return other("rescale_factor", "1/255");
+        }
         let settings = ImageSettings {
             patch: file.patch_size.unwrap_or(default.patch),
             merge: file.merge_size.unwrap_or(default.merge),
             min_pixels: file.min_pixels.or(size.shortest_edge).unwrap_or(default.min_pixels),
             max_pixels: file.max_pixels.or(size.longest_edge).unwrap_or(default.max_pixels),
+            mean: file.image_mean.unwrap_or(default.mean),
+            std: file.image_std.unwrap_or(default.std),
         };
+        if settings.mean.iter().chain(&settings.std).any(|n| !n.is_finite()) || settings.std.iter().any(|n| *n <= 0.0) {
+            return Err(Error::ImageSettings("image_mean must be numbers and image_std numbers over 0".into()));
+        }
         if settings.patch == 0 || settings.merge == 0 || settings.patch > 1024 || settings.merge > 64 {
             return Err(Error::ImageSettings("patch_size must be 1 to 1024 and merge_size 1 to 64".into()));
         }
@@ -78,7 +122,8 @@ impl ImageSettings {
 
     /// Hex BLAKE3 of the settings, for `PolicyPublished::image_processor`.
     pub fn digest(&self) -> String {
-        let text = format!("patch={} merge={} min_pixels={} max_pixels={}", self.patch, self.merge, self.min_pixels, self.max_pixels);
+        let ImageSettings { patch, merge, min_pixels, max_pixels, mean, std } = self;
+        let text = format!("patch={patch} merge={merge} min_pixels={min_pixels} max_pixels={max_pixels} mean={mean:?} std={std:?}");
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 

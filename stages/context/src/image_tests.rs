@@ -94,3 +94,102 @@ proptest! {
         let _ = png_size(&bytes);
     }
 }
+
+/// The picture that `tests/parity/images.py` makes of the same numbers.
+fn drawn(number: u64, width: u32, height: u32) -> Rgb {
+    let level = |y: u64, x: u64, c: u64| {
+        let mut mixed = (x * 374_761_393 + y * 668_265_263 + c * 2_246_822_519 + number * 3_266_489_917) & 0xffff_ffff;
+        mixed ^= mixed >> 13;
+        let noise = ((mixed * 1_274_126_177) & 0xffff_ffff) >> 24;
+        (match number % 3 {
+            0 => noise,
+            1 => (3 * x + 2 * y + 40 * c + (noise >> 4)) & 255,
+            _ => (((x / 7) ^ (y / 5)) & 1) * (200 + 20 * c),
+        }) as u8
+    };
+    let (w, h) = (u64::from(width), u64::from(height));
+    let pixels = (0..h).flat_map(|y| (0..w).flat_map(move |x| (0..3).map(move |c| level(y, x, c)))).collect();
+    Rgb { width, height, pixels }
+}
+
+#[test]
+fn pictures_are_cut_as_transformers_cuts_them_over_pillow() {
+    #[derive(Deserialize)]
+    struct File {
+        cases: Vec<Case>,
+    }
+    #[derive(Deserialize)]
+    struct Case {
+        number: u64,
+        width: u32,
+        height: u32,
+        min_pixels: u64,
+        max_pixels: u64,
+        grid: [u32; 3],
+        crc: u32,
+    }
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/parity/images.json");
+    let path = std::env::var("ERRAND_PARITY_IMAGES").unwrap_or_else(|_| committed.into());
+    let file: File = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert!(!file.cases.is_empty());
+    for case in file.cases {
+        let settings = ImageSettings { min_pixels: case.min_pixels, max_pixels: case.max_pixels, ..ImageSettings::default() };
+        let patches = settings.patches(&drawn(case.number, case.width, case.height)).unwrap();
+        let about = format!("picture {} of {} x {}", case.number, case.width, case.height);
+        assert_eq!(patches.grid, case.grid, "{about}");
+        let levels = settings.levels();
+        let mut sum = flate2::Crc::new();
+        for patch in patches.bytes.chunks_exact(3 * 14 * 14) {
+            for (channel, levels) in patch.chunks_exact(14 * 14).zip(&levels) {
+                let rows: Vec<u8> = channel.iter().flat_map(|level| levels[*level as usize].to_le_bytes()).collect();
+                // A still picture is both frames of its patches.
+                sum.update(&rows);
+                sum.update(&rows);
+            }
+        }
+        assert_eq!(sum.sum(), case.crc, "{about}");
+    }
+}
+
+#[test]
+fn pngs_of_every_kind_are_read_as_rgb() {
+    use png::{BitDepth, ColorType};
+    let encode = |color: ColorType, depth: BitDepth, data: &[u8]| {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+        encoder.set_color(color);
+        encoder.set_depth(depth);
+        if color == ColorType::Indexed {
+            encoder.set_palette(vec![1, 2, 3, 9, 8, 7]);
+        }
+        encoder.write_header().unwrap().write_image_data(data).unwrap();
+        bytes
+    };
+    let read = |color, depth, data: &[u8]| Rgb::from_png(&encode(color, depth, data)).map(|picture| picture.pixels);
+    assert_eq!(read(ColorType::Rgb, BitDepth::Eight, &[1, 2, 3, 4, 5, 6]).unwrap(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(read(ColorType::Rgba, BitDepth::Eight, &[1, 2, 3, 0, 4, 5, 6, 9]).unwrap(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(read(ColorType::Grayscale, BitDepth::Eight, &[7, 9]).unwrap(), [7, 7, 7, 9, 9, 9]);
+    assert_eq!(read(ColorType::Grayscale, BitDepth::One, &[0b0100_0000]).unwrap(), [0, 0, 0, 255, 255, 255]);
+    assert_eq!(read(ColorType::Indexed, BitDepth::Eight, &[1, 0]).unwrap(), [9, 8, 7, 1, 2, 3]);
+    assert!(read(ColorType::Rgb, BitDepth::Sixteen, &[0; 12]).unwrap_err().contains("expected 8"));
+    let whole = encode(ColorType::Rgb, BitDepth::Eight, &[1, 2, 3, 4, 5, 6]);
+    let cut = Rgb::from_png(&whole[..whole.len() - 20]).unwrap_err();
+    assert!(cut.contains("broken"), "{cut}");
+    assert!(Rgb::from_png(b"not a picture").is_err());
+    let thin = Rgb { width: 20_000, height: 2, pixels: vec![0; 120_000] };
+    assert!(ImageSettings::default().patches(&thin).unwrap_err().contains("200 to 1"));
+}
+
+#[test]
+fn other_processors_are_refused_by_name() {
+    for (json, name) in [
+        (r#"{"resample": 2}"#, "resample"),
+        (r#"{"temporal_patch_size": 1}"#, "temporal_patch_size"),
+        (r#"{"do_normalize": false}"#, "do_normalize"),
+        (r#"{"rescale_factor": 1.0}"#, "rescale_factor"),
+        (r#"{"image_std": [0.5, 0, 0.5]}"#, "image_std"),
+    ] {
+        let error = ImageSettings::from_json(json.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+}

@@ -280,3 +280,88 @@ proptest! {
         }
     }
 }
+
+/// Ten pictures of 324 tokens, and a limit that a cut by tokens would meet within the eighth: turns go whole or not at all.
+#[test]
+fn a_limit_within_a_picture_drops_whole_turns() {
+    for context in [Some(small()), qwen()].into_iter().flatten() {
+        let mut segment = context.open(&head("Look."), 0).unwrap();
+        for n in 0..10 {
+            turn(context, &mut segment, n, "see <image>", &[frame(512, 512)], vec![40]);
+        }
+        assert!(segment.images.iter().all(|i| i.len == 324) && segment.image_tokens() == 3240 && segment.len() > 2_524);
+        let inside = |i: &ImageSpan| i.offset < 2_524 && i.offset + i.len > 2_524;
+        assert!(segment.images.iter().any(inside), "the limit must lie within a picture");
+        let from = carry_from(&segment, CarryBounds { turns: 99, tokens: 2_524, images: 99 });
+        let carried = carry(&segment, from);
+        assert!(carried.len() <= 2_524 && carried.images.len() == 7, "{} tokens, {} pictures", carried.len(), carried.images.len());
+        sound(context, &carried);
+        let next = context.open(&SegmentHead { carried: Some(carried), ..head("Look.") }, 1).unwrap();
+        sound(context, &next);
+    }
+}
+
+/// What people and programs write, special tokens spelled out among it.
+const SAID: [&str; 12] = [
+    "<image>",
+    "<|image_pad|>",
+    "<|im_end|>",
+    "<|im_start|>system",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|endoftext|>",
+    "mug left 2.4 m\n",
+    "P _ G",
+    " \u{e9}\u{1f600}",
+    "<|im",
+    "_end|>",
+];
+
+/// One random conversation: segments closed by a budget of tokens, pictures of any size, texts that look like special tokens.
+fn converse(context: &Context, draw: &mut impl FnMut(u32) -> u32) {
+    let budget = 60 + draw(900) as usize;
+    let mut said = |draw: &mut dyn FnMut(u32) -> u32| -> String { (0..draw(5)).map(|_| SAID[draw(12) as usize]).collect() };
+    let opening = said(draw);
+    let mut segment = context.open(&head(&opening), 0).unwrap();
+    for number in 0..1 + draw(7) {
+        let frames: Vec<Frame> = (0..draw(3))
+            .map(|_| Frame { digest: String::new(), png: vec![], width: 20 + draw(500), height: 20 + draw(400), camera: String::new() })
+            .collect();
+        // Without pictures a placeholder is text like the rest; with them each stands for one.
+        let mut text = said(draw);
+        if !frames.is_empty() {
+            text = text.replace(IMAGE, "image");
+            for _ in &frames {
+                text = format!("{text}{IMAGE}{}", said(draw).replace(IMAGE, ""));
+            }
+        }
+        context.push_turn(&mut segment, &text, &frames).unwrap();
+        let ids = (0..draw(6)).map(|_| 40 + draw(200)).collect();
+        context.push_reply(&mut segment, sampled(number, ids)).unwrap();
+        sound(context, &segment);
+        if segment.len() > budget {
+            let from = carry_from(&segment, CarryBounds { turns: 9, tokens: budget / 2, images: 8 });
+            let carried = Some(carry(&segment, from)).filter(|c| !c.is_empty());
+            segment = context.open(&SegmentHead { carried, ..head(&opening) }, segment.number + 1).unwrap();
+            sound(context, &segment);
+        }
+    }
+}
+
+/// ERRAND_CONVERSATIONS sets how many; CI takes the default.
+#[test]
+fn image_tokens_equal_pictures_in_any_conversation() {
+    let count: u64 = std::env::var("ERRAND_CONVERSATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000);
+    for context in [Some(small()), qwen()].into_iter().flatten() {
+        for seed in 0..count {
+            // A small generator of our own (SplitMix64): the loop is long.
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            converse(context, &mut |below| {
+                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                ((mixed >> 33) % u64::from(below.max(1))) as u32
+            });
+        }
+    }
+}

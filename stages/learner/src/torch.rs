@@ -35,6 +35,7 @@ impl Torch {
             clip_norm: f64::from(settings.clip_norm),
             banned: tokenizer.banned_ids(config.vocab_size),
             temperature: f64::from(self.pipeline.sampling.temperature),
+            ..policy::TrainerOptions::default()
         };
         let digests = Digests { tokenizer: tokenizer.digest(), template: tokenizer.template_digest() };
         Ok((config, options, digests))
@@ -93,6 +94,7 @@ fn sequences(all: &[Sequence]) -> Vec<policy::Sequence> {
             trained: s.trained.iter().map(span).collect(),
             old_logprobs: s.old_logprobs.clone(),
             branches: s.branches.iter().map(branch).collect(),
+            pictures: vec![],
         })
         .collect()
 }

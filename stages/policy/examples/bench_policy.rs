@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p policy --example bench_policy -- [threads] [hidden] [layers]`
 
-use policy::{Branch, Engine, EngineOptions, ModelConfig, Request, Sequence, Span, Trainer, TrainerOptions};
-use schemas::{Sampling, pipeline::PolicyConfig};
+use policy::{Branch, Engine, EngineOptions, ModelConfig, Request, SamplingParams, Sequence, Span, Trainer, TrainerOptions};
+use schemas::pipeline::PolicyConfig;
 use std::time::Instant;
 
 /// Seconds of CPU that this process has had: what a busy machine leaves meaningful.
@@ -45,9 +45,9 @@ fn turns_per_second(config: &ModelConfig, weights: &[u8], deterministic: bool) -
         rollout.tokens = words(rollout.life, FIRST_PROMPT + rollout.turn * (TURN_PROMPT + REPLY as usize)).collect();
     }
     let submit = |engine: &mut Engine, index: usize, rollout: &Rollout| {
-        let sampling = Sampling { seed: rollout.life + rollout.turn as u64, max_tokens: REPLY, ..Sampling::default() };
+        let sampling = SamplingParams { seed: rollout.life + rollout.turn as u64, max_tokens: REPLY, ..SamplingParams::default() };
         let (ticket, tokens) = (index as u64, rollout.tokens.clone());
-        engine.submit(Request { ticket, rollout: rollout.life, group: rollout.life, tokens, version: 0, sampling, stop_ids: vec![] })
+        engine.submit(Request { ticket, rollout: rollout.life, tokens, sampling, ..Request::default() })
     };
     for (index, rollout) in rollouts.iter().enumerate() {
         submit(&mut engine, index, rollout)?;

@@ -49,6 +49,19 @@ pub(crate) struct Job<'a> {
     pub(crate) queries: usize,
     /// What each query sees, where that is not all up to itself.
     pub(crate) tree: Option<&'a [Sight]>,
+    /// The blocks of the arena that hold the sequence, in its order; without it they follow each other from `start` on.
+    pub(crate) pages: Option<&'a [u32]>,
+}
+
+impl Job<'_> {
+    /// Where the sequence's block `index` lies in the arena.
+    #[inline(always)]
+    fn block(&self, index: usize) -> usize {
+        match self.pages {
+            Some(pages) => pages[index] as usize,
+            None => self.start / LANES + index,
+        }
+    }
 }
 
 impl HostLayer {
@@ -79,21 +92,11 @@ impl HostLayer {
         }
     }
 
-    /// Copies `len` tokens. `from` and `to` lie equally far behind the start of their blocks.
-    pub(crate) fn copy(&mut self, from: usize, to: usize, len: usize) {
+    /// Fills `len` tokens from `place` on with zeros; both multiples of [`LANES`].
+    pub(crate) fn clear(&mut self, place: usize, len: usize) {
         let width = self.heads.kv_heads * self.heads.dim;
-        self.values.copy_within(from * self.rows..(from + len) * self.rows, to * self.rows);
-        let mut done = 0;
-        while done < len {
-            let lane = (from + done) % LANES;
-            let count = (LANES - lane).min(len - done);
-            let (source, target) = ((from + done) / LANES * width, (to + done) / LANES * width);
-            for i in 0..width {
-                let lanes = self.keys[source + i];
-                self.keys[target + i][lane..lane + count].copy_from_slice(&lanes[lane..lane + count]);
-            }
-            done += count;
-        }
+        self.keys[place / LANES * width..(place + len) / LANES * width].fill([0.0; LANES]);
+        self.values[place * self.rows..(place + len) * self.rows].fill([0.0; LANES]);
     }
 
     /// Causal attention. `q` and `out` are `[queries of all jobs, heads, dim]`, in the order of `jobs`.
@@ -136,7 +139,7 @@ impl HostLayer {
 const WORTH_A_THREAD: usize = 4_000_000;
 
 /// Runs the jobs with the widest vectors that this CPU has.
-fn dispatch(layer: &HostLayer, heads: Heads, jobs: &[Job<'_>], q: &[f32], out: &mut [f32]) {
+pub(crate) fn dispatch(layer: &HostLayer, heads: Heads, jobs: &[Job<'_>], q: &[f32], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
@@ -180,6 +183,7 @@ fn run<V: Lanes>(layer: &HostLayer, heads: Heads, jobs: &[Job<'_>], q: &[f32], o
                 from += match all - from {
                     8.. => group.tile::<V, 8>(q, out, &mut scratch),
                     4.. => group.tile::<V, 4>(q, out, &mut scratch),
+                    3 => group.tile::<V, 3>(q, out, &mut scratch),
                     2.. => group.tile::<V, 2>(q, out, &mut scratch),
                     _ => group.tile::<V, 1>(q, out, &mut scratch),
                 };
@@ -265,10 +269,9 @@ impl Group<'_> {
     fn score<V: Lanes, const ROWS: usize>(&self, queries: &[[f32; LANES]], scores: &mut [[f32; LANES]]) {
         let Heads { kv_heads, dim, .. } = self.heads;
         let queries: [&[f32]; ROWS] = std::array::from_fn(|r| &queries.as_flattened()[r * dim.next_multiple_of(LANES)..][..dim]);
-        let mut block = self.job.start / LANES * kv_heads + self.kv_head;
-        for scores in scores.chunks_exact_mut(ROWS) {
+        for (index, scores) in scores.chunks_exact_mut(ROWS).enumerate() {
+            let block = self.job.block(index) * kv_heads + self.kv_head;
             let keys = &self.layer.keys[block * dim..][..dim];
-            block += kv_heads;
             let mut sums = [V::splat(0.0); ROWS];
             for d in 0..dim {
                 let key = V::load(&keys[d]);
@@ -286,10 +289,10 @@ impl Group<'_> {
     #[inline(always)]
     fn mix<V: Lanes, const ROWS: usize>(&self, scores: &[[f32; LANES]], shares: &[f32; ROWS], column: usize, out: &mut [f32]) {
         let rows = self.layer.rows;
-        let values = &self.layer.values[self.job.start * rows..][..scores.len() / ROWS * LANES * rows];
         let at = self.kv_head * self.heads.dim.div_ceil(LANES) + column / LANES;
         let mut mixed = [V::splat(0.0); ROWS];
-        for (weights, values) in scores.chunks_exact(ROWS).zip(values.chunks_exact(LANES * rows)) {
+        for (index, weights) in scores.chunks_exact(ROWS).enumerate() {
+            let values = &self.layer.values[self.job.block(index) * LANES * rows..][..LANES * rows];
             for lane in 0..LANES {
                 let value = V::load(&values[lane * rows + at]);
                 for r in 0..ROWS {
@@ -342,7 +345,7 @@ fn exponentials<const ROWS: usize>(scores: &mut [[f32; LANES]], row: usize, sigh
 /// `e^x` for `x <= 0` to about 1 part in 10 million; 0 below -87. The usual way: `2^n * e^r` with `|r| <= ln 2 / 2` and a
 /// polynomial for `e^r`, with nothing in it that keeps a compiler from computing many at once.
 #[inline(always)]
-fn exponential(x: f32) -> f32 {
+pub(crate) fn exponential(x: f32) -> f32 {
     /// Adding and taking it away rounds to an integer.
     const ROUND: f32 = 12_582_912.0;
     let bounded = if x < -87.0 { -87.0 } else { x };

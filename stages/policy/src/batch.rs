@@ -5,7 +5,9 @@
 
 use crate::attention::Sight;
 use crate::attention::gradient::Whole;
+use crate::config::VisionConfig;
 use crate::model::ROWS;
+use crate::picture::{Picture, positions};
 use crate::{Branch, Sequence};
 
 /// One token to be predicted.
@@ -36,7 +38,10 @@ pub(crate) struct Block {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Microbatch {
     pub(crate) tokens: Vec<i64>,
-    pub(crate) positions: Vec<i64>,
+    /// Time, height and width; all three are the same for text.
+    pub(crate) positions: Vec<[i64; 3]>,
+    /// Pictures with their first row in the flat batch.
+    pub(crate) pictures: Vec<(usize, Picture)>,
     pub(crate) sequences: Vec<Whole>,
     /// Empty where each sequence is computed alone.
     pub(crate) blocks: Vec<Block>,
@@ -73,7 +78,9 @@ struct Row<'a> {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Packing {
+pub(crate) struct Packing<'a> {
+    /// Of a model with eyes.
+    pub(crate) vision: Option<&'a VisionConfig>,
     pub(crate) microbatch_tokens: usize,
     /// Bounds the scores, `[targets, vocabulary]`.
     pub(crate) microbatch_targets: usize,
@@ -90,7 +97,7 @@ pub(crate) struct Packing {
 const FILL: f64 = 0.9;
 
 /// Packs sequences. Those with nothing to train on are left out.
-pub(crate) fn pack(sequences: &[Sequence], packing: &Packing) -> Vec<Microbatch> {
+pub(crate) fn pack(sequences: &[Sequence], packing: &Packing<'_>) -> Vec<Microbatch> {
     let mut rows: Vec<Row<'_>> = sequences.iter().map(|s| Row::new(s, packing.with_branches)).filter(|r| r.targets > 0).collect();
     if !packing.in_order {
         rows.sort_by_key(|row| std::cmp::Reverse(row.len));
@@ -115,15 +122,15 @@ pub(crate) fn pack(sequences: &[Sequence], packing: &Packing) -> Vec<Microbatch>
     batches
 }
 
-fn lay_out(rows: &[Row<'_>], packing: &Packing) -> Microbatch {
+fn lay_out(rows: &[Row<'_>], packing: &Packing<'_>) -> Microbatch {
     let mut batch = Microbatch::default();
     if !packing.blocks {
         for row in rows {
-            row.write(row.len, &mut batch);
+            row.write(row.len, packing.vision, &mut batch);
         }
         let padded = batch.tokens.len().next_multiple_of(ROWS);
         batch.tokens.resize(padded, 0);
-        batch.positions.resize(padded, 0);
+        batch.positions.resize(padded, [0; 3]);
         return batch;
     }
     let mut from = 0;
@@ -133,7 +140,7 @@ fn lay_out(rows: &[Row<'_>], packing: &Packing) -> Microbatch {
         let count = rows[from..].iter().take_while(fits).count().max(1);
         batch.blocks.push(Block { offset: batch.tokens.len(), first: from, rows: count, len });
         for row in &rows[from..from + count] {
-            row.write(len, &mut batch);
+            row.write(len, packing.vision, &mut batch);
         }
         from += count;
     }
@@ -171,12 +178,17 @@ impl<'a> Row<'a> {
     }
 
     /// Appends the row to a batch, padded to a length.
-    fn write(&self, padded: usize, batch: &mut Microbatch) {
+    fn write(&self, padded: usize, vision: Option<&VisionConfig>, batch: &mut Microbatch) {
         batch.sequences.push(Whole { offset: batch.tokens.len(), len: self.len, tree: self.tree() });
         let offset = batch.tokens.len() as i64;
         let ids = |ids: &'a [u32]| ids.iter().map(|id| i64::from(*id));
         batch.tokens.extend(ids(&self.sequence.tokens[..self.main]));
-        batch.positions.extend(0..self.main as i64);
+        let pictures = &self.sequence.pictures[..];
+        let shown = pictures.iter().take_while(|p| (p.offset as usize) < self.main).count();
+        let (main, _) = positions(self.main, &pictures[..shown], vision);
+        batch.positions.extend(&main);
+        let place = |p: &Picture| (offset as usize + p.offset as usize, p.clone());
+        batch.pictures.extend(pictures[..shown].iter().map(place));
         let mut old_logprobs = self.sequence.old_logprobs.iter();
         for span in &self.sequence.trained {
             for at in span.start..span.end {
@@ -188,7 +200,9 @@ impl<'a> Row<'a> {
         for (from, branch) in self.placed() {
             let seen = &branch.tokens[..branch.tokens.len() - 1];
             batch.tokens.extend(ids(seen));
-            batch.positions.extend((0..seen.len()).map(|i| i64::from(branch.after) + i as i64));
+            let before = pictures.iter().take_while(|p| p.offset < branch.after).count();
+            let (_, next) = positions(branch.after as usize, &pictures[..before], vision);
+            batch.positions.extend((0..seen.len()).map(|i| [next + i as i64; 3]));
             for (i, id) in branch.tokens.iter().enumerate() {
                 let row = if i == 0 { i64::from(branch.after) - 1 } else { (from + i - 1) as i64 };
                 batch.targets.push(Target {
@@ -201,7 +215,7 @@ impl<'a> Row<'a> {
             }
         }
         batch.tokens.resize(offset as usize + padded, 0);
-        batch.positions.resize(offset as usize + padded, 0);
+        batch.positions.resize(offset as usize + padded, [0; 3]);
     }
 
     /// The tree: a branch's token sees the tokens that the branch follows, and those of its branch up to itself.

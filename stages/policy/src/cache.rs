@@ -1,118 +1,24 @@
-//! Keys and values of every layer, and attention over them: on the CPU by [`crate::attention`], on a GPU by libtorch.
+//! How many tokens' keys and values fit, and the cache of a GPU: libtorch's tensors, and its attention.
 
-use crate::attention::{Heads, HostLayer, Job};
-use crate::kv::BLOCK;
+use crate::kv::PAGE;
+use crate::model::Place;
 use crate::plan::{Plan, SliceSpan};
 use crate::scheduler::CHUNK;
 use crate::{Error, ModelConfig, Result};
 use tch::{Device, Kind, Tensor};
 
-/// How many tokens fit into a number of MiB.
+/// How many pages fit into a number of MiB, at `bytes` a number.
 ///
 /// # Errors
-/// [`Error::Options`] where not even one block fits.
-pub(crate) fn capacity(config: &ModelConfig, mib: usize) -> Result<usize> {
+/// [`Error::Options`] where not even one page fits.
+pub(crate) fn pages(config: &ModelConfig, mib: usize, bytes: usize) -> Result<usize> {
     // The CPU's layout rounds a head's values up to whole vectors.
-    let per_head = config.head_dim() + config.head_dim().next_multiple_of(BLOCK);
-    let per_token = config.num_hidden_layers * config.num_key_value_heads * per_head * 4;
-    let capacity = (mib << 20) / per_token / BLOCK * BLOCK;
-    if capacity == 0 {
-        return Err(Error::Options(format!("`kv_cache_mib` is {mib}; one block of {BLOCK} tokens takes {} bytes", per_token * BLOCK)));
-    }
-    Ok(capacity)
-}
-
-#[derive(Debug)]
-pub(crate) enum KvCache {
-    Host(HostCache),
-    Device(DeviceCache),
-}
-
-impl KvCache {
-    /// Reserves an arena of `capacity` tokens.
-    pub(crate) fn new(config: &ModelConfig, capacity: usize, device: Device) -> Result<KvCache> {
-        if device == Device::Cpu {
-            return Ok(KvCache::Host(HostCache::new(config, capacity)));
-        }
-        KvCache::on_device(config, capacity, device)
-    }
-
-    /// An arena of libtorch's own tensors.
-    pub(crate) fn on_device(config: &ModelConfig, capacity: usize, device: Device) -> Result<KvCache> {
-        Ok(KvCache::Device(DeviceCache::new(config, capacity, device)?))
-    }
-
-    /// Copies keys and values of `len` tokens between runs that do not overlap.
-    pub(crate) fn copy(&mut self, from: usize, to: usize, len: usize) {
-        match self {
-            KvCache::Host(cache) => cache.layers.iter_mut().for_each(|layer| layer.copy(from, to, len)),
-            KvCache::Device(cache) => cache.copy(from, to, len),
-        }
-    }
-
-    /// Takes a batch of slices up.
-    pub(crate) fn begin(&mut self, plan: &Plan) -> Result<()> {
-        match self {
-            KvCache::Host(_) => Ok(()),
-            KvCache::Device(cache) => cache.begin(plan),
-        }
-    }
-
-    /// Writes one layer's keys and values of a batch and answers its queries: `[rows, heads * dim]`, with `last` only the rows
-    /// in `plan.keep`.
-    pub(crate) fn attend(&mut self, plan: &Plan, layer: usize, last: bool, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        match self {
-            KvCache::Host(cache) => cache.attend(plan, layer, last, q, k, v),
-            KvCache::Device(cache) => cache.attend(plan, layer, last, q, k, v),
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct HostCache {
-    heads: Heads,
-    layers: Vec<HostLayer>,
-    /// Queries, keys, values and outputs of the layer at hand.
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    out: Vec<f32>,
-    jobs: Vec<Job<'static>>,
-}
-
-impl HostCache {
-    fn new(config: &ModelConfig, capacity: usize) -> HostCache {
-        let heads = Heads { heads: config.num_attention_heads, kv_heads: config.num_key_value_heads, dim: config.head_dim() };
-        let layers = (0..config.num_hidden_layers).map(|_| HostLayer::new(heads, capacity)).collect();
-        HostCache { heads, layers, q: vec![], k: vec![], v: vec![], out: vec![], jobs: vec![] }
-    }
-
-    fn attend(&mut self, plan: &Plan, layer: usize, last: bool, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        let (row, width) = (self.heads.heads * self.heads.dim, self.heads.kv_heads * self.heads.dim);
-        fetch(q, &mut self.q);
-        fetch(k, &mut self.k);
-        fetch(v, &mut self.v);
-        self.jobs.clear();
-        let mut queries = 0;
-        for span in &plan.spans {
-            let side = span.offset * width..(span.offset + span.count) * width;
-            self.layers[layer].write(span.start + span.past, &self.k[side.clone()], &self.v[side]);
-            if !last {
-                self.jobs.push(Job { start: span.start, past: span.past, queries: span.count, tree: None });
-                queries += span.count;
-            } else if span.ends {
-                let final_row = (span.offset + span.count - 1) * row;
-                self.q.copy_within(final_row..final_row + row, queries * row);
-                self.jobs.push(Job { start: span.start, past: span.past + span.count - 1, queries: 1, tree: None });
-                queries += 1;
-            }
-        }
-        let rows = if last { queries } else { queries + plan.padding };
-        self.out.clear();
-        self.out.resize(rows * row, 0.0);
-        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-        self.layers[layer].attend(self.heads, &self.jobs, &self.q[..queries * row], &mut self.out[..queries * row], threads);
-        Tensor::from_slice(&self.out).view([rows as i64, row as i64])
+    let per_head = config.head_dim + config.head_dim.next_multiple_of(PAGE);
+    let per_page = config.num_hidden_layers * config.num_key_value_heads * per_head * bytes * PAGE;
+    match (mib << 20) / per_page {
+        0 => Err(Error::Options(format!("`kv_cache_mib` is {mib}; one page of {PAGE} tokens takes {per_page} bytes"))),
+        // Pages are counted in 32 bits.
+        pages => Ok(pages.min(1 << 28)),
     }
 }
 
@@ -123,71 +29,119 @@ pub(crate) fn fetch(tensor: &Tensor, into: &mut Vec<f32>) {
     tensor.copy_data(into, tensor.numel());
 }
 
-/// Keys and values of each layer, `[capacity + 1, kv heads, dim]`. What pads a batch is written to the last row.
+/// Keys and values of each layer, `[capacity, kv heads, dim]`.
 #[derive(Debug)]
 pub(crate) struct DeviceCache {
-    device: Device,
-    capacity: usize,
+    place: Place,
     keys: Vec<Tensor>,
     values: Vec<Tensor>,
-    /// Row of the arena for each row of the batch at hand.
+    /// Row of the cache for each row of the batch at hand.
     places: Tensor,
+    keep: Tensor,
+    singles: Option<Singles>,
+    /// Rows of the cache of each slice of more than one token.
+    chunks: Vec<(usize, Tensor)>,
     band: Band,
 }
 
+/// Slices of one token, answered together.
+#[derive(Debug)]
+struct Singles {
+    /// Their rows in the batch.
+    rows: Tensor,
+    /// Rows of the cache, each sequence filled up to the longest.
+    index: Tensor,
+    /// `[slices, 1, 1, longest]`: 0 for what is there, the smallest number for what fills up.
+    mask: Tensor,
+    count: i64,
+}
+
 impl DeviceCache {
-    fn new(config: &ModelConfig, capacity: usize, device: Device) -> Result<DeviceCache> {
-        let shape = [capacity as i64 + 1, config.num_key_value_heads as i64, config.head_dim() as i64];
+    pub(crate) fn new(config: &ModelConfig, pages: usize, place: Place) -> Result<DeviceCache> {
+        let shape = [(pages * PAGE) as i64, config.num_key_value_heads as i64, config.head_dim as i64];
         let make = || -> Result<Vec<Tensor>> {
-            (0..config.num_hidden_layers).map(|_| Ok(Tensor::f_empty(shape, (Kind::Float, device))?)).collect()
+            (0..config.num_hidden_layers).map(|_| Ok(Tensor::f_zeros(shape, (place.kind, place.device))?)).collect()
         };
-        let band = Band { mask: None, past: 0, device };
-        Ok(DeviceCache { device, capacity, keys: make()?, values: make()?, places: Tensor::new(), band })
+        let (keys, values) = (make()?, make()?);
+        let band = Band { mask: None, past: 0, place };
+        Ok(DeviceCache { place, keys, values, places: Tensor::new(), keep: Tensor::new(), singles: None, chunks: vec![], band })
     }
 
-    fn copy(&mut self, from: usize, to: usize, len: usize) {
-        for arena in self.keys.iter().chain(&self.values) {
-            let source = arena.narrow(0, from as i64, len as i64);
-            arena.narrow(0, to as i64, len as i64).copy_(&source);
+    /// Takes a batch of slices up.
+    pub(crate) fn begin(&mut self, plan: &Plan) -> Result<()> {
+        let device = self.place.device;
+        let to = |rows: Vec<i64>| -> Result<Tensor> { Ok(Tensor::f_from_slice(&rows)?.f_to_device(device)?) };
+        let written = |span: &SliceSpan| span.places(span.past..span.past + span.count).map(|p| p as i64).collect::<Vec<_>>();
+        self.places = to(plan.spans.iter().flat_map(written).collect())?;
+        self.keep = to(plan.keep.iter().map(|row| *row as i64).collect())?;
+        let singles: Vec<&SliceSpan> = plan.spans.iter().filter(|span| span.count == 1).collect();
+        self.singles = None;
+        if let Some(longest) = singles.iter().map(|span| span.past + 1).max() {
+            let (mut index, mut mask) = (vec![], vec![]);
+            for span in &singles {
+                index.extend(span.places(0..span.past + 1).map(|p| p as i64));
+                mask.resize(mask.len() + span.past + 1, 0.0);
+                index.resize(index.len().next_multiple_of(longest), 0);
+                mask.resize(mask.len().next_multiple_of(longest), f32::MIN);
+            }
+            let count = singles.len() as i64;
+            let mask =
+                Tensor::f_from_slice(&mask)?.f_to_device(device)?.f_to_kind(self.place.kind)?.f_view([count, 1, 1, longest as i64])?;
+            let rows = to(singles.iter().map(|span| span.offset as i64).collect())?;
+            self.singles = Some(Singles { rows, index: to(index)?, mask, count });
         }
-    }
-
-    fn begin(&mut self, plan: &Plan) -> Result<()> {
-        let spans = plan.spans.iter().flat_map(|s| s.start + s.past..s.start + s.past + s.count);
-        let mut places: Vec<i64> = spans.map(|p| p as i64).collect();
-        places.resize(plan.tokens.len(), self.capacity as i64);
-        self.places = Tensor::f_from_slice(&places)?.f_to_device(self.device)?;
+        self.chunks.clear();
+        for (at, span) in plan.spans.iter().enumerate().filter(|(_, span)| span.count > 1) {
+            self.chunks.push((at, to(span.places(0..span.past + span.count).map(|p| p as i64).collect())?));
+        }
         Ok(())
     }
 
-    fn attend(&mut self, plan: &Plan, layer: usize, last: bool, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    /// Attention of one layer over the batch that was taken up; in the last layer of the rows that are kept.
+    pub(crate) fn attend(&mut self, plan: &Plan, layer: usize, last: bool, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
         let width = q.size()[1] * q.size()[2];
         let _ = self.keys[layer].index_copy_(0, &self.places, k);
         let _ = self.values[layer].index_copy_(0, &self.places, v);
-        let mut parts = vec![];
-        for span in plan.spans.iter().filter(|span| !last || span.ends) {
-            parts.push(self.answer(span, last, layer, q).reshape([-1, width]));
+        let mut out = Tensor::zeros([q.size()[0], width], (q.kind(), self.place.device));
+        if let Some(singles) = &self.singles {
+            let (kv_heads, dim) = (k.size()[1], k.size()[2]);
+            let side = |arena: &Tensor| arena.index_select(0, &singles.index).view([singles.count, -1, kv_heads, dim]).transpose(1, 2);
+            // Heads that share keys are put side by side as queries.
+            let queries = q.index_select(0, &singles.rows).view([singles.count, kv_heads, -1, dim]);
+            let (keys, values) = (side(&self.keys[layer]), side(&self.values[layer]));
+            let mixed = Tensor::scaled_dot_product_attention(&queries, &keys, &values, Some(&singles.mask), 0.0, false, None, false);
+            let _ = out.index_copy_(0, &singles.rows, &mixed.reshape([singles.count, width]));
         }
-        if !last && plan.padding > 0 {
-            parts.push(Tensor::zeros([plan.padding as i64, width], (Kind::Float, self.device)));
+        for (at, index) in &self.chunks {
+            let span = &plan.spans[*at];
+            if last && span.wanted.is_empty() {
+                continue;
+            }
+            let (offset, count, past) = (span.offset as i64, span.count as i64, span.past as i64);
+            let side = |arena: &Tensor| arena.index_select(0, index).unsqueeze(0).transpose(1, 2);
+            let queries = q.narrow(0, offset, count).unsqueeze(0).transpose(1, 2);
+            let mask = if past > 0 { Some(self.band.mask(count, past)) } else { None };
+            let (keys, values) = (side(&self.keys[layer]), side(&self.values[layer]));
+            let mixed = Tensor::scaled_dot_product_attention(&queries, &keys, &values, mask, 0.0, past == 0, None, true);
+            out.narrow(0, offset, count).copy_(&mixed.transpose(1, 2).reshape([count, width]));
         }
-        if parts.is_empty() { q.narrow(0, 0, 0).reshape([0, width]) } else { Tensor::cat(&parts, 0) }
+        if last { out.index_select(0, &self.keep) } else { out }
     }
 
-    /// Attention of one slice over its sequence so far. With `final_row` only the slice's last query is answered.
-    fn answer(&mut self, span: &SliceSpan, final_row: bool, layer: usize, q: &Tensor) -> Tensor {
-        let (offset, count, past) = (span.offset as i64, span.count as i64, span.past as i64);
-        let side = |arena: &Tensor| arena.narrow(0, span.start as i64, past + count).unsqueeze(0).transpose(1, 2);
-        let (k, v) = (side(&self.keys[layer]), side(&self.values[layer]));
-        if count == 1 || final_row {
-            // One query sees every key; the heads that share keys are put side by side as queries, and no mask is needed.
-            let (kv_heads, dim) = (k.size()[1], k.size()[3]);
-            let q = q.narrow(0, offset + count - 1, 1).reshape([1, kv_heads, -1, dim]);
-            return Tensor::scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, 0.0, false, None, false);
+    /// Overwrites pages that may hold what is no number.
+    pub(crate) fn scrub(&mut self, pages: &[u32]) {
+        for arena in self.keys.iter().chain(&self.values) {
+            pages.iter().for_each(|page| drop(arena.narrow(0, i64::from(*page) * PAGE as i64, PAGE as i64).zero_()));
         }
-        let q = q.narrow(0, offset, count).unsqueeze(0).transpose(1, 2);
-        let mask = if past > 0 { Some(self.band.mask(count, past)) } else { None };
-        Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, past == 0, None, true).transpose(1, 2)
+    }
+
+    /// The rows whose outputs are wanted.
+    pub(crate) fn keep(&self) -> &Tensor {
+        &self.keep
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        self.place.device
     }
 }
 
@@ -197,7 +151,7 @@ impl DeviceCache {
 struct Band {
     mask: Option<Tensor>,
     past: i64,
-    device: Device,
+    place: Place,
 }
 
 impl Band {
@@ -206,8 +160,8 @@ impl Band {
         let rows = CHUNK as i64;
         if self.mask.is_none() || self.past < past {
             self.past = (past + 512) / 512 * 512;
-            let ahead = Tensor::ones([rows, self.past + rows], (Kind::Float, self.device)).triu(self.past + 1);
-            self.mask = Some(ahead * f64::from(f32::MIN));
+            let ahead = Tensor::ones([rows, self.past + rows], (Kind::Float, self.place.device)).triu(self.past + 1);
+            self.mask = Some((ahead * f64::from(f32::MIN)).to_kind(self.place.kind));
         }
         let all = self.mask.as_ref().expect("just made");
         all.narrow(0, 0, count).narrow(1, self.past - past, past + count)

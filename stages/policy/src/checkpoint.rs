@@ -4,15 +4,17 @@
 //! Files are written one by one: whoever needs the whole folder to appear at once writes beside it and renames.
 
 use crate::error::io;
-use crate::model::Model;
-use crate::optimizer::refill;
-use crate::weights::{HostTensor, Weights, parse, read_folder, take, write};
+use crate::lora::Adapters;
+use crate::model::{Model, Place};
+use crate::weights::{Weights, layout, open, read_folder, write};
 use crate::{Error, ModelConfig, Result, Trainer};
 use std::path::Path;
-use tch::Tensor;
+use tch::Kind;
 
 const FIRST: &str = "first_moment.";
 const SECOND: &str = "second_moment.";
+/// The folder of the adapter, where one is trained.
+const ADAPTER: &str = "adapter";
 
 impl Trainer {
     /// Writes the trainer into a folder, which is made if it is missing.
@@ -25,17 +27,22 @@ impl Trainer {
             let path = folder.join(name);
             std::fs::write(&path, bytes).map_err(io(&path))
         };
-        put("config.json", self.config().to_json().as_bytes())?;
+        let dtype = if self.model.place.kind == Kind::BFloat16 { "bfloat16" } else { "float32" };
+        put("config.json", self.config().with_dtype(dtype).to_json().as_bytes())?;
         put("model.safetensors", &self.weights())?;
-        let named = |prefix: &str, moments: &[Tensor]| -> Weights {
-            self.model.export(moments).into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
-        };
-        let mut moments = named(FIRST, &self.optimizer.first);
-        moments.extend(named(SECOND, &self.optimizer.second));
-        put("optimizer.safetensors", &write(&moments))?;
+        let mut moments = Weights::default();
+        for (prefix, values) in [(FIRST, &self.optimizer.first), (SECOND, &self.optimizer.second)] {
+            let named = self.model.named(values);
+            for name in named.names() {
+                moments.insert(format!("{prefix}{name}"), named.get(name)?);
+            }
+        }
+        put("optimizer.safetensors", &write(&moments)?)?;
         if let Some(reference) = &self.reference {
-            let parameters: Vec<Tensor> = reference.parameters().iter().map(|(p, _)| p.shallow_clone()).collect();
-            put("reference.safetensors", &write(&reference.export(&parameters)))?;
+            put("reference.safetensors", &write(&reference.weights())?)?;
+        }
+        if let Some(adapters) = &self.model.adapters {
+            adapters.save(self.config(), &folder.join(ADAPTER))?;
         }
         put("trainer.json", serde_json::json!({ "step": self.optimizer.step }).to_string().as_bytes())
     }
@@ -54,30 +61,39 @@ impl Trainer {
             return Err(Error::Config(format!("{} is of another model than the one in training", folder.join("config.json").display())));
         }
         let config = self.config().clone();
-        let weights = read_folder(&config, folder)?;
-        let mut moments = parse(&get("optimizer.safetensors")?)?;
-        let first = take(&config, &mut moments, FIRST)?;
-        let second = take(&config, &mut moments, SECOND)?;
+        let wanted = layout(&config);
         let state: serde_json::Value =
             serde_json::from_slice(&get("trainer.json")?).map_err(|e| Error::Weights(format!("trainer.json: {e}")))?;
         let step = state["step"].as_u64().ok_or_else(|| Error::Weights("trainer.json lacks `step`".into()))?;
-        let reference = if folder.join("reference.safetensors").exists() {
-            let mut weights = parse(&get("reference.safetensors")?)?;
-            Some(Model::new(&config, &take(&config, &mut weights, "")?, self.options.device)?)
+        let path = folder.join("reference.safetensors");
+        let reference = if path.exists() {
+            let weights = open(&path)?;
+            weights.check(&wanted)?;
+            Some(Model::new(&config, &weights, self.model.place)?)
         } else {
             None
         };
+        let mut moments = open(&folder.join("optimizer.safetensors"))?;
+        let (first, second) = (moments.split_off(FIRST), moments.split_off(SECOND));
+        let place = self.model.place;
+        if self.model.adapters.is_some() {
+            // The base never moved, so it is there as it was.
+            let adapters = Adapters::read(&config, &self.model.layout, &folder.join(ADAPTER), place)?;
+            let take = |named| Adapters::take(&config, &self.model.layout, named, adapters.source().clone(), place);
+            let (first, second) = (take(&first)?.values, take(&second)?.values);
+            (self.optimizer.first, self.optimizer.second) = (first, second);
+            self.model.adapters = Some(adapters);
+        } else {
+            for named in [&first, &second] {
+                named.check(&wanted)?;
+            }
+            let weights = read_folder(&config, folder)?;
+            let moments_at = Place { kind: Kind::Float, ..place };
+            let model = Model::new(&config, &weights, place)?;
+            let (first, second) = (Model::new(&config, &first, moments_at)?, Model::new(&config, &second, moments_at)?);
+            (self.model, self.optimizer.first, self.optimizer.second) = (model, first.values, second.values);
+        }
         self.reference = reference;
-        let _guard = tch::no_grad_guard();
-        let place = |into: Vec<&Tensor>, weights: &std::collections::BTreeMap<String, HostTensor>| -> Result<()> {
-            let fused = Model::new(&config, weights, self.options.device)?;
-            let into: Vec<Tensor> = into.into_iter().map(Tensor::detach).collect();
-            let from: Vec<Tensor> = fused.parameters().iter().map(|(p, _)| p.shallow_clone()).collect();
-            refill(&into, &from)
-        };
-        place(self.model.parameters().into_iter().map(|(p, _)| p).collect(), &weights)?;
-        place(self.optimizer.first.iter().collect(), &first)?;
-        place(self.optimizer.second.iter().collect(), &second)?;
         self.optimizer.step = step;
         Ok(())
     }

@@ -1,18 +1,45 @@
-//! `config.json` of a Qwen2 model, as Hugging Face writes it.
+//! `config.json` as Hugging Face writes it: the numbers that give a model its shape.
 //!
-//! In: JSON. Out: the numbers that give the model its shape. Keys that change what is computed and that this code does not
-//! compute are refused by name; keys that change nothing here are passed over.
+//! In: JSON of one of four families. Out: a [`ModelConfig`]. Keys that change what is computed and that this code does not
+//! compute are refused by name; so are keys that it does not know. What was read is kept, so that it is written back as it was.
+
+mod keys;
+mod rope;
+mod vision;
+
+pub use rope::{Rope, RopeScaling};
+pub use vision::VisionConfig;
 
 use crate::{Error, Result};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-/// The shape of a model. Written and read as Hugging Face's `config.json` with `model_type` `qwen2`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// The decoders that are known. What they differ in is in [`ModelConfig`]; this is what the file is called by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Qwen2 and Qwen2.5.
+    Qwen2,
+    Qwen3,
+    /// Llama, and SmolLM2 that has its shape.
+    Llama,
+    /// Qwen2's decoder behind a vision tower.
+    Qwen25Vl,
+}
+
+/// Which linear layers add a bias.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Biases {
+    /// Queries, keys and values.
+    pub qkv: bool,
+    /// After attention.
+    pub out: bool,
+    /// All three of the feed-forward layer.
+    pub mlp: bool,
+}
+
+/// The shape of a model.
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    pub architectures: Vec<String>,
-    pub model_type: String,
-    pub hidden_act: String,
+    pub family: Family,
     pub hidden_size: usize,
     /// Width of the gated feed-forward layer.
     pub intermediate_size: usize,
@@ -20,58 +47,32 @@ pub struct ModelConfig {
     pub num_attention_heads: usize,
     /// Heads of keys and values; divides `num_attention_heads`.
     pub num_key_value_heads: usize,
+    pub head_dim: usize,
     pub vocab_size: usize,
     pub rms_norm_eps: f64,
-    pub rope_theta: f64,
+    pub rope: Rope,
     /// Longest sequence, tokens.
     pub max_position_embeddings: usize,
     /// Whether the output layer is the embedding table.
     pub tie_word_embeddings: bool,
-    pub torch_dtype: String,
+    pub biases: Biases,
+    /// Whether queries and keys are normalised head by head before they are rotated (Qwen3).
+    pub qk_norm: bool,
+    /// The tower in front, for a policy with eyes.
+    pub vision: Option<VisionConfig>,
+    /// What was read, for [`ModelConfig::to_json`].
+    pub(crate) source: Source,
 }
 
-/// Keys that other programs write and that change nothing here.
-const HARMLESS: &[&str] = &[
-    "_name_or_path",
-    "attention_dropout",
-    "bos_token_id",
-    "dtype",
-    "eos_token_id",
-    "initializer_range",
-    "max_window_layers",
-    "pad_token_id",
-    "sliding_window",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-    "use_mrope",
-];
+/// The file that a configuration was read from. Two configurations are equal where they compute the same, however it is written.
+#[derive(Clone, Debug)]
+pub(crate) struct Source(Map<String, Value>);
 
-#[derive(Deserialize)]
-struct Shape {
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    vocab_size: usize,
-    rms_norm_eps: f64,
-    max_position_embeddings: usize,
-    #[serde(default)]
-    tie_word_embeddings: bool,
+impl PartialEq for Source {
+    fn eq(&self, _: &Source) -> bool {
+        true
+    }
 }
-
-const SHAPE: &[&str] = &[
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "vocab_size",
-    "rms_norm_eps",
-    "max_position_embeddings",
-    "tie_word_embeddings",
-];
 
 impl ModelConfig {
     /// Reads a `config.json`.
@@ -80,34 +81,45 @@ impl ModelConfig {
     /// [`Error::Config`] for another architecture, a key that is not known, a missing key, or a shape that cannot be.
     pub fn from_json(json: &[u8]) -> Result<ModelConfig> {
         let value: Value = serde_json::from_slice(json).map_err(|e| Error::Config(e.to_string()))?;
-        let Value::Object(keys) = value else { return Err(Error::Config("expected one JSON object".into())) };
-        let model_type = keys.get("model_type").and_then(Value::as_str).unwrap_or_default();
-        if model_type != "qwen2" {
-            return Err(Error::Config(format!("`model_type` is `{model_type}`; allowed: `qwen2`")));
-        }
-        let rope_theta = rope_theta(&keys)?;
-        for (key, value) in &keys {
-            check_key(key, value)?;
-        }
-        let head_dim = keys.get("head_dim").and_then(Value::as_u64);
-        let shape: Shape = serde_json::from_value(Value::Object(keys)).map_err(|e| Error::Config(e.to_string()))?;
+        let Value::Object(source) = value else { return Err(Error::Config("expected one JSON object".into())) };
+        let family = family(&source)?;
+        let keys = keys::text(family, &source)?;
+        let numbers = keys::Numbers::of(&keys);
+        let heads = numbers.size("num_attention_heads")?;
+        let hidden = numbers.size("hidden_size")?;
+        let biases = match family {
+            Family::Qwen2 | Family::Qwen25Vl => Biases { qkv: true, ..Biases::default() },
+            Family::Qwen3 | Family::Llama => {
+                let attention = numbers.flag("attention_bias", Some(false))?;
+                Biases { qkv: attention, out: attention, mlp: family == Family::Llama && numbers.flag("mlp_bias", Some(false))? }
+            }
+        };
+        let head_dim = match numbers.optional("head_dim")? {
+            Some(dim) => dim,
+            // Qwen3's own default is no quotient, so a file without it says too little.
+            None if family == Family::Qwen3 => return Err(Error::Config("`head_dim` is missing".into())),
+            None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
+            None => return Err(Error::Config(format!("{hidden} hidden units in {heads} heads: each head must have the same width"))),
+        };
         let config = ModelConfig {
-            num_key_value_heads: shape.num_key_value_heads.unwrap_or(shape.num_attention_heads),
-            hidden_size: shape.hidden_size,
-            intermediate_size: shape.intermediate_size,
-            num_hidden_layers: shape.num_hidden_layers,
-            num_attention_heads: shape.num_attention_heads,
-            vocab_size: shape.vocab_size,
-            rms_norm_eps: shape.rms_norm_eps,
-            rope_theta,
-            max_position_embeddings: shape.max_position_embeddings,
-            tie_word_embeddings: shape.tie_word_embeddings,
-            ..Self::fixed()
+            family,
+            hidden_size: hidden,
+            intermediate_size: numbers.size("intermediate_size")?,
+            num_hidden_layers: numbers.size("num_hidden_layers")?,
+            num_attention_heads: heads,
+            num_key_value_heads: numbers.optional("num_key_value_heads")?.unwrap_or(heads),
+            head_dim,
+            vocab_size: numbers.size("vocab_size")?,
+            rms_norm_eps: numbers.real("rms_norm_eps")?,
+            rope: Rope::read(&keys)?,
+            max_position_embeddings: numbers.size("max_position_embeddings")?,
+            tie_word_embeddings: numbers.flag("tie_word_embeddings", Some(false))?,
+            biases,
+            qk_norm: family == Family::Qwen3,
+            vision: if family == Family::Qwen25Vl { Some(VisionConfig::read(&source)?) } else { None },
+            source: Source(source),
         };
         config.check()?;
-        if head_dim.is_some_and(|d| d != config.head_dim() as u64) {
-            return Err(Error::Config(format!("`head_dim` must be hidden_size / num_attention_heads = {}", config.head_dim())));
-        }
         Ok(config)
     }
 
@@ -116,46 +128,50 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`] where the sizes do not divide.
     pub fn tiny(policy: &schemas::pipeline::PolicyConfig, vocab_size: usize) -> Result<ModelConfig> {
-        let config = ModelConfig {
-            hidden_size: policy.hidden as usize,
-            intermediate_size: policy.intermediate as usize,
-            num_hidden_layers: policy.layers as usize,
-            num_attention_heads: policy.heads as usize,
-            num_key_value_heads: policy.kv_heads as usize,
-            vocab_size,
-            ..Self::fixed()
-        };
-        config.check()?;
-        Ok(config)
+        let config = json!({
+            "architectures": ["Qwen2ForCausalLM"],
+            "model_type": "qwen2",
+            "hidden_act": "silu",
+            "hidden_size": policy.hidden,
+            "intermediate_size": policy.intermediate,
+            "num_hidden_layers": policy.layers,
+            "num_attention_heads": policy.heads,
+            "num_key_value_heads": policy.kv_heads,
+            "vocab_size": vocab_size,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10_000.0,
+            "max_position_embeddings": 32_768,
+            "tie_word_embeddings": true,
+            "torch_dtype": "float32",
+        });
+        ModelConfig::from_json(config.to_string().as_bytes())
     }
 
-    /// The text of `config.json`.
+    /// The text of `config.json`: what was read.
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("numbers and strings always serialise")
+        serde_json::to_string_pretty(&self.source.0).expect("what was parsed can be written")
+    }
+
+    /// The same with the type of the weights that lie beside it, `float32` or `bfloat16`, in every place that names one.
+    pub fn with_dtype(&self, dtype: &str) -> ModelConfig {
+        let mut config = self.clone();
+        keys::set_dtype(&mut config.source.0, dtype);
+        config
     }
 
     /// Width of one head.
     pub fn head_dim(&self) -> usize {
-        self.hidden_size / self.num_attention_heads
+        self.head_dim
     }
 
-    fn fixed() -> ModelConfig {
-        ModelConfig {
-            architectures: vec!["Qwen2ForCausalLM".into()],
-            model_type: "qwen2".into(),
-            hidden_act: "silu".into(),
-            hidden_size: 0,
-            intermediate_size: 0,
-            num_hidden_layers: 0,
-            num_attention_heads: 0,
-            num_key_value_heads: 0,
-            vocab_size: 0,
-            rms_norm_eps: 1e-6,
-            rope_theta: 10_000.0,
-            max_position_embeddings: 32_768,
-            tie_word_embeddings: true,
-            torch_dtype: "float32".into(),
-        }
+    /// Width of all heads' queries together, and of what attention gives.
+    pub fn attention_width(&self) -> usize {
+        self.num_attention_heads * self.head_dim
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> u64 {
+        crate::weights::layout(self).iter().map(|(_, shape)| shape.iter().map(|n| *n as u64).product::<u64>()).sum()
     }
 
     fn check(&self) -> Result<()> {
@@ -165,50 +181,38 @@ impl ModelConfig {
             ("num_hidden_layers", self.num_hidden_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
             ("vocab_size", self.vocab_size),
             ("max_position_embeddings", self.max_position_embeddings),
         ];
         if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0 || *size > 1 << 24) {
             return Err(Error::Config(format!("`{name}` must lie between 1 and {}", 1 << 24)));
         }
-        if !self.hidden_size.is_multiple_of(self.num_attention_heads) || !self.head_dim().is_multiple_of(2) {
-            let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
-            return Err(Error::Config(format!("{hidden} hidden units in {heads} heads: each head must have the same, even width")));
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(Error::Config(format!("a head's width is {}; it must be even", self.head_dim)));
         }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             let (heads, kv) = (self.num_attention_heads, self.num_key_value_heads);
             return Err(Error::Config(format!("`num_key_value_heads` {kv} does not divide `num_attention_heads` {heads}")));
         }
-        Ok(())
+        self.rope.check(self.head_dim, self.vision.is_some())?;
+        self.vision.as_ref().map_or(Ok(()), |vision| vision.check(self.hidden_size))
     }
 }
 
-/// The base of the rotary angles, at the root (older files) or in `rope_parameters` (newer ones).
-fn rope_theta(keys: &Map<String, Value>) -> Result<f64> {
-    if let Some(Value::Object(rope)) = keys.get("rope_parameters") {
-        let kind = rope.get("rope_type").and_then(Value::as_str).unwrap_or("default");
-        if kind != "default" {
-            return Err(Error::Config(format!("`rope_parameters.rope_type` is `{kind}`; allowed: `default`")));
-        }
-        if let Some(theta) = rope.get("rope_theta").and_then(Value::as_f64) {
-            return Ok(theta);
-        }
-    }
-    let missing = || Error::Config("`rope_theta` is missing".into());
-    keys.get("rope_theta").and_then(Value::as_f64).ok_or_else(missing)
-}
-
-fn check_key(key: &str, value: &Value) -> Result<()> {
-    let allowed = match key {
-        "hidden_act" if value != "silu" => "`silu`",
-        "use_sliding_window" if value != &Value::Bool(false) => "false",
-        "rope_scaling" if !value.is_null() => "null",
-        "architectures" if value != &serde_json::json!(["Qwen2ForCausalLM"]) => "[\"Qwen2ForCausalLM\"]",
-        "layer_types" if value.as_array().is_none_or(|l| l.iter().any(|t| t != "full_attention")) => "`full_attention` in every layer",
-        "hidden_act" | "use_sliding_window" | "rope_scaling" | "architectures" | "layer_types" => return Ok(()),
-        "model_type" | "rope_theta" | "rope_parameters" | "head_dim" => return Ok(()),
-        _ if HARMLESS.contains(&key) || SHAPE.contains(&key) => return Ok(()),
-        _ => return Err(Error::Config(format!("key `{key}` is not known; hint: it may change what the model computes"))),
+fn family(source: &Map<String, Value>) -> Result<Family> {
+    let model_type = source.get("model_type").and_then(Value::as_str).unwrap_or_default();
+    let (family, architecture) = match model_type {
+        "qwen2" => (Family::Qwen2, "Qwen2ForCausalLM"),
+        "qwen3" => (Family::Qwen3, "Qwen3ForCausalLM"),
+        "llama" => (Family::Llama, "LlamaForCausalLM"),
+        "qwen2_5_vl" => (Family::Qwen25Vl, "Qwen2_5_VLForConditionalGeneration"),
+        other => return Err(Error::Config(format!("`model_type` is `{other}`; allowed: `qwen2`, `qwen3`, `llama`, `qwen2_5_vl`"))),
     };
-    Err(Error::Config(format!("`{key}` is {value}; allowed: {allowed}")))
+    match source.get("architectures") {
+        Some(named) if !named.is_null() && *named != json!([architecture]) => {
+            Err(Error::Config(format!("`architectures` is {named}; allowed: [\"{architecture}\"]")))
+        }
+        _ => Ok(family),
+    }
 }

@@ -1,15 +1,17 @@
 //! The engine: continuous batching over the model.
 //!
 //! In: [`Request`]s. Out: [`Generated`]. Each [`Engine::step`] is one forward pass over slices of any number of sequences:
-//! one token of each that is sampling, and chunks of prompts. A rollout's keys and values stay between its turns, so that a
-//! turn computes its new tokens only; members of a group start from the first one's keys and values.
+//! one token of each that is sampling, and chunks of prompts. Keys and values lie in pages that are found again by what they
+//! hold, so that a turn computes its new tokens only, and members of a group compute what they share once.
 
-use crate::cache::{self, KvCache};
-use crate::model::{Model, download, upload};
+use crate::cache::{self, DeviceCache};
+use crate::host::{Decoder, HostCache, each_piece};
+use crate::model::{Inputs, Model, Place, download, upload};
 use crate::plan::Plan;
-use crate::scheduler::{Limits, Running, Scheduler, Slice};
-use crate::{Error, ModelConfig, Result, sample, weights};
-use schemas::Sampling;
+use crate::sample::{self, Draw, TokenLogprob};
+use crate::scheduler::{CHUNK, CacheStats, Limits, Running, Scheduler, Slice};
+use crate::{Error, ModelConfig, Result, SamplingParams, weights};
+use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Device, Kind, Tensor};
 
@@ -22,14 +24,20 @@ pub struct EngineOptions {
     pub max_num_seqs: usize,
     /// Tokens of one forward pass.
     pub max_num_batched_tokens: usize,
-    /// Memory for keys and values, MiB. Never passed.
+    /// Memory for keys and values, MiB. Reserved at once and never passed.
     pub kv_cache_mib: usize,
-    /// Ids that are never sampled. The trainer is given the same.
+    /// Ids that are never sampled, unless a request says otherwise. The trainer is given the same.
     pub banned: Vec<u32>,
-    /// Each request is computed alone, in slices of fixed size: its result depends on its tokens, the weights and its seed.
+    /// A result depends on its tokens, the weights and its seed alone: keys and values never outlive their version.
     pub deterministic: bool,
     /// Keep a rollout's keys and values when its next turn asks for another version, or compute them again.
     pub keep_kv: bool,
+    /// Look for what a prompt starts with among what was computed before.
+    pub prefix_caching: bool,
+    /// Threads of the CPU's decoder.
+    pub threads: usize,
+    /// Compute with libtorch on the CPU too, as on a GPU.
+    pub libtorch: bool,
     pub device: Device,
 }
 
@@ -42,72 +50,157 @@ impl Default for EngineOptions {
             banned: vec![],
             deterministic: false,
             keep_kv: true,
+            prefix_caching: true,
+            threads: 1,
+            libtorch: false,
             device: Device::Cpu,
         }
     }
 }
 
 /// A reply that is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// The caller's name for it; comes back in [`Generated`].
     pub ticket: u64,
-    /// Whose keys and values may be reused: one growing token sequence.
+    /// Whose keys and values outlive a change of version: one growing token sequence.
     pub rollout: u64,
-    /// Rollouts of a group often start alike.
-    pub group: u64,
+    /// Requests of different salts share no keys and values.
+    pub salt: u64,
     pub tokens: Vec<u32>,
     /// Weights to sample with; must be loaded.
     pub version: u64,
-    pub sampling: Sampling,
+    pub sampling: SamplingParams,
     /// Any one of these ends the reply, and is part of it.
     pub stop_ids: Vec<u32>,
 }
 
 /// A finished reply.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Generated {
     pub ticket: u64,
     /// The ids as sampled, the stop id included where one was sampled.
     pub tokens: Vec<u32>,
-    /// Of each sampled id, after temperature and ban (under greedy sampling at temperature 1); filters do not enter.
+    /// Of each sampled id, as [`crate::LogprobsMode`] says.
     pub logprobs: Vec<f32>,
+    /// The same with ranks and the best other ids, where the request asked for them.
+    pub details: Vec<TokenLogprob>,
+    /// Of the prompt's tokens from the second on, where the request asked for them.
+    pub prompt_logprobs: Vec<TokenLogprob>,
     /// `(version, count)`: which weights sampled the next `count` tokens.
     pub versions: Vec<(u64, u32)>,
     /// `max_tokens` was reached before a stop id.
     pub cut: bool,
+    /// Prompt tokens whose keys and values were there already.
+    pub cached: usize,
+    /// The scores were no numbers: the reply ends here, and the weights are at fault.
+    pub broken: bool,
+}
+
+/// Weights of one version, ready to be computed with.
+#[derive(Debug)]
+pub struct Prepared(Loaded);
+
+#[derive(Debug)]
+enum Loaded {
+    Host(Box<Decoder>),
+    Device(Box<Model>),
+}
+
+#[derive(Debug)]
+enum Cache {
+    Host(Box<HostCache>),
+    Device(Box<DeviceCache>),
+}
+
+/// Makes weights ready, beside the thread that computes.
+#[derive(Clone, Debug)]
+pub struct Loader {
+    config: ModelConfig,
+    place: Option<Place>,
+}
+
+impl Loader {
+    /// Makes the weights of a safetensors file's bytes ready.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::Missing`] or [`Error::Weights`] where they are not of this model.
+    pub fn prepare(&self, safetensors: &[u8]) -> Result<Prepared> {
+        self.ready(&weights::read(&self.config, safetensors)?)
+    }
+
+    /// The same from a model folder.
+    ///
+    /// # Errors
+    /// As [`Loader::prepare`], and [`Error::Io`].
+    pub fn prepare_folder(&self, folder: &std::path::Path) -> Result<Prepared> {
+        self.ready(&weights::read_folder(&self.config, folder)?)
+    }
+
+    fn ready(&self, weights: &weights::Weights) -> Result<Prepared> {
+        Ok(Prepared(match self.place {
+            Some(place) => Loaded::Device(Box::new(Model::new(&self.config, weights, place)?)),
+            None => Loaded::Host(Box::new(Decoder::new(&self.config, weights)?)),
+        }))
+    }
 }
 
 #[derive(Debug)]
 pub struct Engine {
     config: ModelConfig,
     options: EngineOptions,
-    models: BTreeMap<u64, Model>,
+    models: BTreeMap<u64, Loaded>,
     /// Versions given up that requests still need.
     leaving: BTreeSet<u64>,
     scheduler: Scheduler,
-    kv: KvCache,
-    ban: Tensor,
+    cache: Cache,
+    pool: Option<rayon::ThreadPool>,
+    place: Option<Place>,
 }
 
 impl Engine {
     /// An engine without weights.
     ///
     /// # Errors
-    /// Where the cache holds not even one block, or a banned id is none of the vocabulary's.
+    /// Where the cache holds not even one page, or every id is banned.
     pub fn new(config: ModelConfig, options: EngineOptions) -> Result<Engine> {
-        let capacity = cache::capacity(&config, options.kv_cache_mib)?;
+        let cuda = options.device != Device::Cpu;
+        let kind = if cuda { Kind::BFloat16 } else { Kind::Float };
+        let place = (cuda || options.libtorch).then_some(Place { device: options.device, kind });
+        let pages = cache::pages(&config, options.kv_cache_mib, if cuda { 2 } else { 4 })?;
         let limits = Limits {
             max_num_seqs: options.max_num_seqs.max(1),
             max_num_batched_tokens: options.max_num_batched_tokens,
             max_len: config.max_position_embeddings,
-            deterministic: options.deterministic,
-            keep_kv: options.keep_kv,
+            chunk: if place.is_some() { CHUNK } else { usize::MAX },
+            keep_kv: options.keep_kv && !options.deterministic,
+            prefix_caching: options.prefix_caching,
         };
-        let ban = ban_row(&config, &options.banned, options.device)?;
-        let kv = KvCache::new(&config, capacity, options.device)?;
-        let scheduler = Scheduler::new(limits, capacity);
-        Ok(Engine { config, options, models: BTreeMap::new(), leaving: BTreeSet::new(), scheduler, kv, ban })
+        if (0..config.vocab_size as u32).all(|id| options.banned.contains(&id)) {
+            return Err(Error::Options("every token of the vocabulary is banned".into()));
+        }
+        let cache = match place {
+            Some(place) => Cache::Device(Box::new(DeviceCache::new(&config, pages, place)?)),
+            None => Cache::Host(Box::new(HostCache::new(&config, pages))),
+        };
+        let threads = |count| rayon::ThreadPoolBuilder::new().num_threads(count).build();
+        let pool = match options.threads {
+            0 | 1 => None,
+            count => Some(threads(count).map_err(|e| Error::Options(format!("{count} threads: {e}")))?),
+        };
+        let scheduler = Scheduler::new(limits, pages);
+        Ok(Engine { config, options, models: BTreeMap::new(), leaving: BTreeSet::new(), scheduler, cache, pool, place })
+    }
+
+    /// What makes weights ready for this engine, on any thread.
+    pub fn loader(&self) -> Loader {
+        Loader { config: self.config.clone(), place: self.place }
+    }
+
+    /// Holds weights that were made ready.
+    pub fn install(&mut self, version: u64, prepared: Prepared) {
+        self.models.insert(version, prepared.0);
+        self.leaving.remove(&version);
     }
 
     /// Holds the weights of a version, from the bytes of a safetensors file.
@@ -115,9 +208,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Shape`], [`Error::Missing`] or [`Error::Weights`] where they are not of this model.
     pub fn load(&mut self, version: u64, safetensors: &[u8]) -> Result<()> {
-        let model = Model::new(&self.config, &weights::read(&self.config, safetensors)?, self.options.device)?;
-        self.models.insert(version, model);
-        self.leaving.remove(&version);
+        let prepared = self.loader().prepare(safetensors)?;
+        self.install(version, prepared);
         Ok(())
     }
 
@@ -127,6 +219,15 @@ impl Engine {
             self.leaving.insert(version);
         } else {
             self.models.remove(&version);
+        }
+    }
+
+    /// Goes on with requests of one version under another: with the keys and values they have, or, where those do not
+    /// outlive a version, from the start. Does nothing unless the other is held.
+    pub fn move_requests(&mut self, from: u64, to: u64) {
+        if self.models.contains_key(&to) {
+            self.scheduler.move_to(from, to);
+            self.release_versions();
         }
     }
 
@@ -160,13 +261,28 @@ impl Engine {
         self.scheduler.waiting()
     }
 
-    /// Share of the cache in use, idle rollouts' included.
+    /// Share of the cache that running requests use.
     pub fn kv_use(&self) -> f64 {
         let (used, all) = self.scheduler.usage();
         used as f64 / all as f64
     }
 
-    /// Drops what is kept of a rollout.
+    /// Tokens that the cache holds.
+    pub fn kv_tokens(&self) -> usize {
+        self.scheduler.usage().1 * crate::kv::PAGE
+    }
+
+    /// What the cache has been good for.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.scheduler.stats
+    }
+
+    /// Forgets every kept page; what runs keeps its own.
+    pub fn clear_cache(&mut self) {
+        self.scheduler.clear_cache();
+    }
+
+    /// The rollout is over; a later one of its name starts anew.
     pub fn forget(&mut self, rollout: u64) {
         self.scheduler.forget(rollout);
     }
@@ -178,10 +294,14 @@ impl Engine {
         known
     }
 
-    /// What a running request has sampled so far: for callers that look for stop texts, and then call [`Engine::stop`].
+    /// What a request has sampled so far: for callers that look for stop texts, and then call [`Engine::stop`].
     pub fn sampled(&self, ticket: u64) -> Option<&[u32]> {
-        let running = self.scheduler.running.iter().find(|r| r.request.ticket == ticket)?;
-        Some(&running.tokens[running.prompt..])
+        self.scheduler.find(ticket).map(Running::reply)
+    }
+
+    /// The same with log-probabilities.
+    pub fn details(&self, ticket: u64) -> Option<&[TokenLogprob]> {
+        self.scheduler.find(ticket).map(|running| &running.sampled[..])
     }
 
     /// Ends a running request as if it had sampled a stop id.
@@ -198,12 +318,9 @@ impl Engine {
     /// [`Error::Torch`] where libtorch fails, for instance without memory.
     pub fn step(&mut self) -> Result<Vec<Generated>> {
         let _guard = tch::no_grad_guard();
-        for copy in self.scheduler.admit() {
-            self.kv.copy(copy.from, copy.to, copy.len);
-        }
         let mut by_version: BTreeMap<u64, Vec<Slice>> = BTreeMap::new();
         for slice in self.scheduler.schedule() {
-            by_version.entry(self.scheduler.running[slice.index].request.version).or_default().push(slice);
+            by_version.entry(self.scheduler.running[slice.index].version).or_default().push(slice);
         }
         for (version, slices) in by_version {
             self.compute(version, &slices)?;
@@ -211,19 +328,19 @@ impl Engine {
         let mut done = vec![];
         for index in (0..self.scheduler.running.len()).rev() {
             if let Some(cut) = ending(&self.scheduler.running[index]) {
-                done.push(finished(self.scheduler.finish(index), cut));
+                let running = self.scheduler.finish(index);
+                if running.broken {
+                    match &mut self.cache {
+                        Cache::Host(cache) => cache.scrub(&running.pages),
+                        Cache::Device(cache) => cache.scrub(&running.pages),
+                    }
+                }
+                done.push(finished(running, cut));
             }
         }
         done.reverse();
         self.release_versions();
         Ok(done)
-    }
-
-    /// Keeps keys and values as a GPU's engine does.
-    #[cfg(test)]
-    pub(crate) fn use_device_cache(&mut self) {
-        let capacity = cache::capacity(&self.config, self.options.kv_cache_mib).expect("it was worked out before");
-        self.kv = KvCache::on_device(&self.config, capacity, self.options.device).expect("there is memory");
     }
 
     fn release_versions(&mut self) {
@@ -237,42 +354,143 @@ impl Engine {
     /// Computes slices with one version's weights, and samples a token where a sequence has been computed to its end.
     fn compute(&mut self, version: u64, slices: &[Slice]) -> Result<()> {
         let plan = Plan::new(&self.scheduler.running, slices);
-        let model = &self.models[&version];
-        let to = |ids: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(ids)?.f_to_device(self.options.device)?) };
-        let (tokens, positions, keep) = (to(&plan.tokens)?, to(&plan.positions)?, to(&plan.keep)?);
-        let last = self.config.num_hidden_layers - 1;
-        let kv = &mut self.kv;
-        kv.begin(&plan)?;
-        let hidden = model.forward(&tokens, &positions, &keep, &mut |layer, q, k, v| kv.attend(&plan, layer, layer == last, q, k, v));
-        for (slice, span) in slices.iter().zip(&plan.spans) {
-            self.scheduler.running[slice.index].computed += span.count;
+        let mut draws = draws(&plan, &self.scheduler.running);
+        let (scheduler, banned, vocabulary) = (&self.scheduler, &self.options.banned, self.config.vocab_size);
+        match (&self.models[&version], &mut self.cache) {
+            (Loaded::Host(decoder), Cache::Host(cache)) => {
+                let mut work = || {
+                    let hidden = decoder.forward(&plan, cache);
+                    if draws.is_empty() {
+                        return;
+                    }
+                    let logits = decoder.logits(&hidden);
+                    each_piece(&mut draws, 1, |_, draws| {
+                        let read = |row: usize, into: &mut [f32]| logits.read(row, 0, into);
+                        draws.iter_mut().for_each(|draw| draw.run(&scheduler.running, banned, vocabulary, &read));
+                    });
+                };
+                match &self.pool {
+                    Some(pool) => pool.install(work),
+                    None => work(),
+                }
+            }
+            (Loaded::Device(model), Cache::Device(cache)) => {
+                let scores = device_scores(model, cache, &plan)?;
+                if !draws.is_empty() {
+                    let read = |row: usize, into: &mut [f32]| into.copy_from_slice(&scores[row * vocabulary..][..vocabulary]);
+                    draws.iter_mut().for_each(|draw| draw.run(&scheduler.running, banned, vocabulary, &read));
+                }
+            }
+            _ => return Err(Error::Options("weights and cache are of different devices".into())),
         }
-        let sampling: Vec<usize> = slices.iter().zip(&plan.spans).filter(|(_, span)| span.ends).map(|(slice, _)| slice.index).collect();
-        if !sampling.is_empty() {
-            self.sample(version, &hidden, &sampling)?;
+        for span in &plan.spans {
+            self.scheduler.running[span.index].computed += span.count;
+        }
+        for drawn in draws {
+            drawn.take_in(&mut self.scheduler.running);
         }
         Ok(())
     }
+}
 
-    /// Samples one token for each row of final hidden states.
-    fn sample(&mut self, version: u64, hidden: &Tensor, rows: &[usize]) -> Result<()> {
-        let running = &mut self.scheduler.running;
-        let temperature = |index: &usize| {
-            if running[*index].request.sampling.temperature > 0.0 { running[*index].request.sampling.temperature } else { 1.0 }
-        };
-        let temperatures: Vec<f32> = rows.iter().map(temperature).collect();
-        let mut logits = self.models[&version].logits(hidden);
-        if temperatures.iter().any(|t| *t != 1.0) {
-            logits = &logits / upload(&temperatures, &[rows.len(), 1], self.options.device)?;
+/// Scores of the rows that a plan keeps, `[rows, vocabulary]`, computed by libtorch.
+fn device_scores(model: &Model, cache: &mut DeviceCache, plan: &Plan) -> Result<Vec<f32>> {
+    let device = cache.device();
+    let tokens: Vec<i64> = plan.tokens.iter().map(|id| i64::from(*id)).collect();
+    let axis = |axis: usize| plan.positions.iter().map(move |position| i64::from(position[axis]));
+    let positions = if model.config.vision.is_some() {
+        let all: Vec<i64> = (0..3).flat_map(axis).collect();
+        Tensor::f_from_slice(&all)?.f_view([3, -1])?
+    } else {
+        Tensor::f_from_slice(&axis(0).collect::<Vec<i64>>())?
+    };
+    let mut inputs = Inputs::text(Tensor::f_from_slice(&tokens)?.f_to_device(device)?, positions.f_to_device(device)?);
+    if !plan.seen.is_empty() {
+        let rows: Vec<i64> = plan.seen.iter().map(|(row, _)| *row as i64).collect();
+        let features = plan.seen.iter().flat_map(|(_, features)| features.iter().copied()).collect::<Vec<f32>>();
+        let features = upload(&features, &[rows.len(), model.config.hidden_size], device)?;
+        inputs.seen = Some(crate::model::Seen { rows: Tensor::f_from_slice(&rows)?.f_to_device(device)?, features });
+    }
+    cache.begin(plan)?;
+    let keep = cache.keep().shallow_clone();
+    let last = model.config.num_hidden_layers - 1;
+    let hidden = model.forward(&inputs, &keep, &mut |layer, q, k, v| cache.attend(plan, layer, layer == last, q, k, v));
+    Ok(if plan.keep.is_empty() { vec![] } else { download(&model.logits(&hidden)) })
+}
+
+/// What is to be drawn for one sequence, and what was.
+struct Drawing {
+    index: usize,
+    /// Row of the scores of the first wanted row, and the tokens before and after it.
+    row: usize,
+    from: usize,
+    count: usize,
+    ends: bool,
+    rng: ChaCha8Rng,
+    prompt: Vec<TokenLogprob>,
+    token: Option<TokenLogprob>,
+    broken: bool,
+}
+
+/// One for each sequence of which some row is wanted.
+fn draws(plan: &Plan, running: &[Running]) -> Vec<Drawing> {
+    let mut row = 0;
+    let wanted = plan.spans.iter().filter(|span| !span.wanted.is_empty());
+    wanted
+        .map(|span| {
+            let drawing = Drawing {
+                index: span.index,
+                row,
+                from: span.past + span.wanted.start,
+                count: span.wanted.len(),
+                ends: span.ends,
+                rng: running[span.index].rng.clone(),
+                prompt: vec![],
+                token: None,
+                broken: false,
+            };
+            row += span.wanted.len();
+            drawing
+        })
+        .collect()
+}
+
+impl Drawing {
+    fn run(&mut self, running: &[Running], banned: &[u32], vocabulary: usize, read: &dyn Fn(usize, &mut [f32])) {
+        let running = &running[self.index];
+        let request = &running.request;
+        let mut row = vec![0.0; vocabulary];
+        if let Some(top) = request.sampling.prompt_logprobs {
+            for at in 0..self.count {
+                let next = self.from + at + 1;
+                if next < running.prompt {
+                    read(self.row + at, &mut row);
+                    match sample::given(&row, running.tokens[next], top) {
+                        Ok(token) => self.prompt.push(token),
+                        Err(sample::NotFinite) => self.broken = true,
+                    }
+                }
+            }
         }
-        let logprobs = download(&(logits + &self.ban).log_softmax(-1, Kind::Float));
-        for (row, index) in logprobs.chunks_exact(self.config.vocab_size).zip(rows) {
-            let sequence = &mut running[*index];
-            let id = sample::pick(row, &sequence.request.sampling, &mut sequence.rng);
-            sequence.tokens.push(id as u32);
-            sequence.logprobs.push(row[id]);
+        if self.ends && !self.broken {
+            read(self.row + self.count - 1, &mut row);
+            let (prompt, reply) = running.tokens.split_at(running.prompt);
+            let draw = Draw { params: &request.sampling, stop_ids: &request.stop_ids, banned, prompt, reply };
+            match sample::sample(&mut row, &draw, &mut self.rng) {
+                Ok(token) => self.token = Some(token),
+                Err(sample::NotFinite) => self.broken = true,
+            }
         }
-        Ok(())
+    }
+
+    fn take_in(self, running: &mut [Running]) {
+        let running = &mut running[self.index];
+        running.rng = self.rng;
+        running.broken |= self.broken;
+        running.prompt_logprobs.extend(self.prompt);
+        if let Some(token) = self.token {
+            running.push(token);
+        }
     }
 }
 
@@ -293,16 +511,27 @@ pub(crate) fn ban_row(config: &ModelConfig, banned: &[u32], device: Device) -> R
 
 /// Whether a sequence is at its end, and if so whether it was cut.
 fn ending(running: &Running) -> Option<bool> {
-    let sampled = &running.tokens[running.prompt..];
-    let last = sampled.last()?;
+    if running.broken {
+        return Some(false);
+    }
+    let last = running.reply().last()?;
     if running.request.stop_ids.contains(last) {
         return Some(false);
     }
-    (sampled.len() >= running.request.sampling.max_tokens as usize).then_some(true)
+    (running.reply().len() >= running.request.sampling.max_tokens as usize).then_some(true)
 }
 
 fn finished(running: Running, cut: bool) -> Generated {
-    let Running { request, tokens, prompt, logprobs, .. } = running;
-    let versions = if logprobs.is_empty() { vec![] } else { vec![(request.version, logprobs.len() as u32)] };
-    Generated { ticket: request.ticket, tokens: tokens[prompt..].to_vec(), logprobs, versions, cut }
+    let Running { request, tokens, prompt, sampled, prompt_logprobs, versions, cached, broken, .. } = running;
+    Generated {
+        ticket: request.ticket,
+        tokens: tokens[prompt..].to_vec(),
+        logprobs: sampled.iter().map(|token| token.logprob).collect(),
+        details: if request.sampling.top_logprobs.is_some() { sampled } else { vec![] },
+        prompt_logprobs,
+        versions,
+        cut,
+        cached: cached.unwrap_or(0),
+        broken,
+    }
 }

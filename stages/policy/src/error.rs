@@ -17,6 +17,9 @@ pub enum Error {
     /// A weights file that cannot be read, or holds what the configuration has no place for.
     #[error("weights: {0}")]
     Weights(String),
+    /// A LoRA adapter that is refused.
+    #[error("adapter: {0}")]
+    Adapter(String),
     /// A request that can never be answered, or names a version that is not held.
     #[error("request {ticket}: {reason}")]
     Request { ticket: u64, reason: String },

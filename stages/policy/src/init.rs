@@ -1,9 +1,10 @@
 //! The weights that a new policy starts from: a function of the configuration and a seed alone, the same bits on any machine.
 
 use crate::ModelConfig;
-use crate::weights::{HostTensor, Weights, layout};
+use crate::weights::{Weights, layout};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use tch::Tensor;
 
 /// Standard deviation of the embedding table. It is the output layer too, so it sets how flat the first distribution is.
 const EMBEDDING_STD: f64 = 0.02;
@@ -14,21 +15,23 @@ const MATRIX_GAIN: f64 = 0.6;
 /// `1 / sqrt(2 * layers)`, so that the stream's variance does not grow with depth.
 pub(crate) fn draw(config: &ModelConfig, seed: u64) -> Weights {
     let depth = 1.0 / libm::sqrt(2.0 * config.num_hidden_layers as f64);
-    let mut weights = Weights::new();
+    let mut weights = Weights::default();
     for (name, shape) in layout(config) {
-        let count = shape.iter().product();
-        let width = *shape.last().expect("every tensor has a shape") as f64;
-        let values = if name.ends_with("norm.weight") {
+        let count: usize = shape.iter().product();
+        let rows = *shape.first().expect("every tensor has a shape");
+        let width = (count / rows) as f64;
+        let values = if shape.len() == 1 && name.ends_with(".weight") {
             vec![1.0; count]
         } else if name.ends_with(".bias") {
             vec![0.0; count]
         } else if name.ends_with("embed_tokens.weight") || name == "lm_head.weight" {
             normals(seed, &name, count, EMBEDDING_STD)
         } else {
-            let residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
+            let residual = ["o_proj.weight", "down_proj.weight", "attn.proj.weight"].iter().any(|end| name.ends_with(end));
             normals(seed, &name, count, MATRIX_GAIN / libm::sqrt(width) * if residual { depth } else { 1.0 })
         };
-        weights.insert(name, HostTensor { shape, values });
+        let shape: Vec<i64> = shape.iter().map(|n| *n as i64).collect();
+        weights.insert(name, Tensor::from_slice(&values).view(shape.as_slice()));
     }
     weights
 }

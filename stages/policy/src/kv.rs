@@ -1,86 +1,132 @@
-//! Bookkeeping of the arena for keys and values: a fixed number of tokens, handed out as runs of tokens.
+//! Bookkeeping of the cache for keys and values: a fixed number of pages, shared by content.
 //!
-//! A sequence's keys lie in one run, so attention reads them in place. The arena is made once and never grows: that is the
-//! bound. What lies in it is [`crate::cache`]'s.
+//! A page holds [`PAGE`] tokens. It is named by what it holds: its own tokens, those of every page before it, and a salt. A
+//! request that starts with the same tokens uses the same pages, whoever computed them: a system prompt, a group's first
+//! observation, a rollout's earlier turns. Pages that nobody uses stay until their room is needed, the longest unused first.
+//! The cache is made once and never grows: that is the bound. What lies in it is [`crate::cache`]'s.
 
 use std::collections::BTreeMap;
 
-/// Runs start and end at multiples of this many tokens.
-pub(crate) const BLOCK: usize = crate::lanes::LANES;
+/// Tokens of a page.
+pub(crate) const PAGE: usize = crate::lanes::LANES;
 
-/// A run of tokens in the arena.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Extent {
-    pub(crate) start: usize,
-    pub(crate) len: usize,
+/// Names what a page holds.
+pub(crate) type Name = [u8; 16];
+
+/// The name of the page after `before` that holds `tokens`. The first page of a sequence comes after its salt.
+pub(crate) fn name(before: &Name, tokens: &[u32]) -> Name {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(before);
+    tokens.iter().for_each(|token| {
+        hasher.update(&token.to_le_bytes());
+    });
+    let mut name = [0; 16];
+    name.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    name
 }
 
-/// Which parts of the arena are free.
+#[derive(Clone, Debug, Default)]
+struct Page {
+    users: u32,
+    name: Option<Name>,
+    /// Its place among the pages that nobody uses.
+    idle: (bool, u64),
+}
+
 #[derive(Debug)]
-pub(crate) struct Extents {
-    capacity: usize,
-    /// Length of each free run by its start. No two touch.
-    free: BTreeMap<usize, usize>,
+pub(crate) struct Pages {
+    pages: Vec<Page>,
+    by_name: BTreeMap<Name, u32>,
+    /// Pages that nobody uses: nameless ones first, then the longest unused.
+    idle: BTreeMap<(bool, u64), u32>,
+    clock: u64,
 }
 
-impl Extents {
-    /// `capacity` tokens, all free; a multiple of [`BLOCK`].
-    pub(crate) fn new(capacity: usize) -> Extents {
-        Extents { capacity, free: [(0, capacity)].into() }
+impl Pages {
+    pub(crate) fn new(count: usize) -> Pages {
+        let pages: Vec<Page> = (0..count as u64).map(|i| Page { idle: (false, i), ..Page::default() }).collect();
+        let idle = (0..count).map(|i| ((false, i as u64), i as u32)).collect();
+        Pages { pages, by_name: BTreeMap::new(), idle, clock: count as u64 }
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+    pub(crate) fn count(&self) -> usize {
+        self.pages.len()
     }
 
-    pub(crate) fn free_tokens(&self) -> usize {
-        self.free.values().sum()
+    /// Pages that nobody uses, whether or not they still hold something.
+    pub(crate) fn idle(&self) -> usize {
+        self.idle.len()
     }
 
-    /// The first free run that holds `tokens`.
-    pub(crate) fn alloc(&mut self, tokens: usize) -> Option<Extent> {
-        let len = tokens.next_multiple_of(BLOCK);
-        let (start, room) = self.free.iter().find(|(_, room)| **room >= len).map(|(s, r)| (*s, *r))?;
-        self.free.remove(&start);
-        if room > len {
-            self.free.insert(start + len, room - len);
+    /// Takes the page of this name into use, if there is one.
+    pub(crate) fn share(&mut self, name: &Name) -> Option<u32> {
+        let page = *self.by_name.get(name)?;
+        let entry = &mut self.pages[page as usize];
+        if entry.users == 0 {
+            self.idle.remove(&entry.idle);
         }
-        Some(Extent { start, len })
+        entry.users += 1;
+        Some(page)
     }
 
-    /// Makes a run longer in place, where what follows it is free.
-    pub(crate) fn extend(&mut self, extent: &mut Extent, tokens: usize) -> bool {
-        let len = tokens.next_multiple_of(BLOCK);
-        if len <= extent.len {
-            return true;
+    /// Whether a page of this name is there.
+    #[cfg(test)]
+    pub(crate) fn holds(&self, name: &Name) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// Takes an unused page; what it held is forgotten.
+    pub(crate) fn take(&mut self) -> Option<u32> {
+        let (_, page) = self.idle.pop_first()?;
+        let entry = &mut self.pages[page as usize];
+        if let Some(name) = entry.name.take() {
+            self.by_name.remove(&name);
         }
-        let (next, more) = (extent.start + extent.len, len - extent.len);
-        match self.free.get(&next).copied() {
-            Some(room) if room >= more => {
-                self.free.remove(&next);
-                if room > more {
-                    self.free.insert(next + more, room - more);
-                }
-                extent.len = len;
-                true
+        entry.users = 1;
+        Some(page)
+    }
+
+    /// Names a page whose tokens are all there. Another page of the same name stays the one that is found.
+    pub(crate) fn name(&mut self, page: u32, name: Name) {
+        let entry = &mut self.pages[page as usize];
+        if entry.name.is_none() && !self.by_name.contains_key(&name) {
+            entry.name = Some(name);
+            self.by_name.insert(name, page);
+        }
+    }
+
+    /// Forgets what a page holds.
+    pub(crate) fn unname(&mut self, page: u32) {
+        if let Some(name) = self.pages[page as usize].name.take() {
+            self.by_name.remove(&name);
+        }
+    }
+
+    /// Gives up one use of each page. Of pages given up together, the last of a sequence goes first.
+    pub(crate) fn release(&mut self, pages: &[u32]) {
+        for page in pages.iter().rev() {
+            let entry = &mut self.pages[*page as usize];
+            entry.users -= 1;
+            if entry.users == 0 {
+                self.clock += 1;
+                entry.idle = (entry.name.is_some(), self.clock);
+                self.idle.insert(entry.idle, *page);
             }
-            _ => false,
         }
     }
 
-    /// Gives a run back.
-    pub(crate) fn free(&mut self, extent: Extent) {
-        let Extent { mut start, mut len } = extent;
-        if let Some(room) = self.free.remove(&(start + len)) {
-            len += room;
+    /// Forgets what unused pages hold.
+    pub(crate) fn clear(&mut self) {
+        for page in std::mem::take(&mut self.idle).into_values() {
+            self.unname(page);
+            self.clock += 1;
+            self.pages[page as usize].idle = (false, self.clock);
+            self.idle.insert((false, self.clock), page);
         }
-        if let Some((&before, &room)) = self.free.range(..start).next_back()
-            && before + room == start
-        {
-            self.free.remove(&before);
-            (start, len) = (before, room + len);
+        // Pages in use keep what their users need, but nobody else finds it.
+        for page in std::mem::take(&mut self.by_name).into_values() {
+            self.pages[page as usize].name = None;
         }
-        self.free.insert(start, len);
     }
 }
 
@@ -90,36 +136,59 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Whatever is taken and given back: runs in use never overlap, nothing is lost, and the free parts join again.
+        /// Whatever is taken, shared, named and given back: a page in use is never handed out again, none is lost, and a
+        /// name always leads to the page that was given it.
         #[test]
-        fn runs_never_overlap(steps in proptest::collection::vec((0usize..3, 1usize..200, any::<prop::sample::Index>()), 1..80)) {
-            let mut extents = Extents::new(1024);
-            let mut used: Vec<Extent> = vec![];
-            for (kind, size, pick) in steps {
+        fn pages_in_use_are_never_handed_out(steps in proptest::collection::vec((0usize..5, 0u32..12, any::<prop::sample::Index>()), 1..200)) {
+            let mut pages = Pages::new(8);
+            let mut used: Vec<u32> = vec![];
+            let mut content: BTreeMap<u32, Name> = BTreeMap::new();
+            for (kind, word, pick) in steps {
+                let wanted = name(&[0; 16], &[word]);
                 match kind {
-                    0 => used.extend(extents.alloc(size)),
-                    1 if !used.is_empty() => extents.free(used.swap_remove(pick.index(used.len()))),
-                    2 if !used.is_empty() => {
-                        let at = pick.index(used.len());
-                        let tokens = used[at].len + size;
-                        let mut grown = used[at];
-                        if extents.extend(&mut grown, tokens) {
-                            prop_assert!(grown.len >= tokens && grown.start == used[at].start);
-                            used[at] = grown;
-                        }
+                    0 => if let Some(page) = pages.take() {
+                        prop_assert!(!used.contains(&page));
+                        content.remove(&page);
+                        used.push(page);
                     }
+                    1 => if let Some(page) = pages.share(&wanted) {
+                        prop_assert_eq!(content.get(&page), Some(&wanted));
+                        used.push(page);
+                    }
+                    2 if !used.is_empty() => {
+                        let page = used.swap_remove(pick.index(used.len()));
+                        pages.release(&[page]);
+                    }
+                    3 if !used.is_empty() => {
+                        let page = used[pick.index(used.len())];
+                        if !content.contains_key(&page) && !pages.holds(&wanted) {
+                            content.insert(page, wanted);
+                        }
+                        pages.name(page, wanted);
+                    }
+                    4 if word == 0 => { pages.clear(); content.clear(); }
                     _ => {}
                 }
-                let mut sorted = used.clone();
-                sorted.sort_by_key(|e| e.start);
-                prop_assert!(sorted.windows(2).all(|w| w[0].start + w[0].len <= w[1].start));
-                prop_assert!(sorted.last().is_none_or(|e| e.start + e.len <= 1024));
-                prop_assert_eq!(used.iter().map(|e| e.len).sum::<usize>() + extents.free_tokens(), 1024);
+                let mut distinct = used.clone();
+                distinct.sort_unstable();
+                distinct.dedup();
+                prop_assert_eq!(distinct.len() + pages.idle(), 8);
             }
-            for extent in used.drain(..) {
-                extents.free(extent);
-            }
-            prop_assert_eq!(extents.alloc(1024), Some(Extent { start: 0, len: 1024 }));
+        }
+    }
+
+    #[test]
+    fn the_longest_unused_is_forgotten_first_and_the_end_of_a_sequence_before_its_start() {
+        let mut pages = Pages::new(4);
+        let names: Vec<Name> = (0..4).map(|i| name(&[1; 16], &[i])).collect();
+        let taken: Vec<u32> = (0..4).map(|_| pages.take().unwrap()).collect();
+        assert_eq!(pages.take(), None);
+        taken.iter().zip(&names).for_each(|(page, name)| pages.name(*page, *name));
+        pages.release(&taken[2..]);
+        pages.release(&taken[..2]);
+        for gone in [3, 2, 1, 0] {
+            assert!(names.iter().enumerate().all(|(i, name)| pages.holds(name) == (i <= gone)));
+            pages.take().unwrap();
         }
     }
 }

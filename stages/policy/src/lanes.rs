@@ -12,6 +12,8 @@ pub(crate) const LANES: usize = 16;
 pub(crate) trait Lanes: Copy {
     fn splat(value: f32) -> Self;
     fn load(from: &[f32; LANES]) -> Self;
+    /// From the upper halves of f32s; the lower halves are 0.
+    fn load_upper(from: &[u16; LANES]) -> Self;
     fn store(self, to: &mut [f32; LANES]);
     /// `self + a * b`
     fn plus_product(self, a: Self, b: Self) -> Self;
@@ -30,6 +32,11 @@ impl Lanes for Plain {
     #[inline(always)]
     fn load(from: &[f32; LANES]) -> Self {
         Plain(*from)
+    }
+
+    #[inline(always)]
+    fn load_upper(from: &[u16; LANES]) -> Self {
+        Plain(from.map(|half| f32::from_bits(u32::from(half) << 16)))
     }
 
     #[inline(always)]
@@ -53,8 +60,9 @@ pub(crate) use x86::{Avx2, Avx512};
 mod x86 {
     use super::{LANES, Lanes};
     use std::arch::x86_64::{
-        __m256, __m512, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-        _mm512_set1_ps, _mm512_storeu_ps,
+        __m128i, __m256, __m256i, __m512, _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_loadu_si256, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps,
     };
 
     /// CPUs with AVX-512.
@@ -72,6 +80,14 @@ mod x86 {
         #[inline(always)]
         fn load(from: &[f32; LANES]) -> Self {
             Avx512(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+        }
+
+        #[inline(always)]
+        fn load_upper(from: &[u16; LANES]) -> Self {
+            unsafe {
+                let halves = _mm256_loadu_si256(from.as_ptr().cast::<__m256i>());
+                Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))))
+            }
         }
 
         #[inline(always)]
@@ -100,6 +116,15 @@ mod x86 {
         #[inline(always)]
         fn load(from: &[f32; LANES]) -> Self {
             unsafe { Avx2(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))) }
+        }
+
+        #[inline(always)]
+        fn load_upper(from: &[u16; LANES]) -> Self {
+            let widen = |at: usize| unsafe {
+                let halves = _mm_loadu_si128(from.as_ptr().add(at).cast::<__m128i>());
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+            };
+            Avx2(widen(0), widen(8))
         }
 
         #[inline(always)]

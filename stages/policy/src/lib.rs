@@ -1,4 +1,4 @@
-//! The policy: a language model of the Qwen2 shape, the engine that serves it and the trainer that moves it.
+//! The policy: language models of the Qwen2, Qwen3 and Llama families, with or without eyes, the engine that serves it and the trainer that moves it.
 //!
 //! In: token ids. Out: sampled ids with their log-probabilities ([`Engine`]), and weights in Hugging Face layout ([`Trainer`]).
 //! The only crate that links libtorch; it knows no message, no broker, no tokenizer and no clock.
@@ -9,33 +9,46 @@
 mod attention;
 mod batch;
 mod cache;
+mod check;
 mod checkpoint;
 mod config;
 mod device;
 mod engine;
 mod error;
+mod host;
 mod init;
 mod kv;
 mod lanes;
+mod layout;
+mod lora;
 mod model;
 mod objective;
 mod optimizer;
+mod params;
 mod pass;
+mod picture;
 mod plan;
 mod sample;
 mod scheduler;
 mod sequence;
 mod train;
+mod vision;
 mod weights;
 
 #[cfg(test)]
 mod tests;
 
-pub use config::ModelConfig;
+pub use check::{Compared, Memory, RawPicture, check_folder};
+pub use config::{Biases, Family, ModelConfig, Rope, RopeScaling, VisionConfig};
 pub use device::{register_cuda, set_threads};
-pub use engine::{Engine, EngineOptions, Generated, Request};
+pub use engine::{Engine, EngineOptions, Generated, Loader, Prepared, Request};
 pub use error::{Error, Result};
+pub use lora::LoraOptions;
 pub use objective::{Reinforce, Stats};
+pub use params::{LogprobsMode, SamplingParams};
+pub use picture::{Levels, Picture};
+pub use sample::TokenLogprob;
+pub use scheduler::CacheStats;
 pub use sequence::{Branch, Sequence, Span};
 pub use tch::Device;
-pub use train::{Trainer, TrainerOptions};
+pub use train::{Precision, Trainer, TrainerOptions};

@@ -1,165 +1,190 @@
-//! The model: Qwen2's decoder, one code for serving and for training.
+//! The model: one decoder for all families, one code for serving and for training.
 //!
 //! Tokens of any number of sequences lie end to end in one flat batch; only attention knows where a sequence starts, so it
-//! is the caller's. Three matrices of the attention and two of the feed-forward layer are fused, and the rows of queries and
-//! keys are reordered so that the two numbers of a rotary pair are neighbours: scores are sums over pairs, so the order
-//! changes nothing. [`Model::export`] undoes both, bit for bit.
+//! is the caller's. What the families differ in is in the configuration; where each tensor lies is in [`crate::layout`].
 
-use crate::weights::{HostTensor, Weights};
+use crate::layout::{Entry, Layout, LinearAt};
+use crate::lora::Adapters;
+use crate::weights::Weights;
 use crate::{ModelConfig, Result};
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// Attention of one layer. Takes the layer's number, queries `[tokens, heads, dim]`, keys and values `[tokens, kv heads, dim]`;
 /// gives `[tokens, heads * dim]`, in the last layer only the rows that are to be kept.
 pub(crate) type Attend<'a> = dyn FnMut(usize, &Tensor, &Tensor, &Tensor) -> Tensor + 'a;
 
+/// What one forward pass takes, on the model's device.
 #[derive(Debug)]
-struct Layer {
-    norm: Tensor,
-    qkv: Tensor,
-    qkv_bias: Tensor,
-    out: Tensor,
-    mlp_norm: Tensor,
-    gate_up: Tensor,
-    down: Tensor,
+pub(crate) struct Inputs {
+    /// `[tokens]`, int64.
+    pub(crate) tokens: Tensor,
+    /// int64: `[tokens]`, or `[3, tokens]` (time, height, width) for a model with eyes. One axis stands for three equal ones.
+    pub(crate) positions: Tensor,
+    pub(crate) seen: Option<Seen>,
 }
+
+/// What stands in place of the embeddings of pictures' tokens.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// Rows of the flat batch, int64, none twice.
+    pub(crate) rows: Tensor,
+    /// One for each of them, `[rows, hidden]`.
+    pub(crate) features: Tensor,
+}
+
+impl Inputs {
+    /// Tokens without pictures.
+    pub(crate) fn text(tokens: Tensor, positions: Tensor) -> Inputs {
+        Inputs { tokens, positions, seen: None }
+    }
+}
+
+/// Where a model lies, and the type that it is computed in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Place {
+    pub(crate) device: Device,
+    pub(crate) kind: Kind,
+}
+
+impl From<Device> for Place {
+    fn from(device: Device) -> Place {
+        Place { device, kind: Kind::Float }
+    }
+}
+
+/// Entries whose tensors are read at once.
+const AT_ONCE: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) config: ModelConfig,
-    embed: Tensor,
-    layers: Vec<Layer>,
-    norm: Tensor,
-    /// The output layer, where it is not the embedding table.
-    head: Option<Tensor>,
-    /// Angle per position of each rotary pair, `[1, dim / 2]`.
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) place: Place,
+    /// One for each entry of the layout.
+    pub(crate) values: Vec<Tensor>,
+    /// Where there are any, they alone are trained.
+    pub(crate) adapters: Option<Adapters>,
+    /// Angle per position of each rotary pair, `[1, dim / 2]`, f32.
     frequencies: Tensor,
+    /// The axis of positions that each pair follows, `[dim / 2]`, where there are three.
+    axes: Option<Tensor>,
 }
 
 impl Model {
     /// Puts weights of the right shapes onto a device.
-    pub(crate) fn new(config: &ModelConfig, weights: &Weights, device: Device) -> Result<Model> {
-        let get = |name: &str| -> Result<Tensor> { upload(&weights[name].values, &weights[name].shape, device) };
-        let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for number in 0..config.num_hidden_layers {
-            let name = |part: &str| format!("model.layers.{number}.{part}");
-            let host = |part: &str| &weights[&name(part)];
-            let fused = |suffix: &str| {
-                let width = if suffix == "bias" { 1 } else { config.hidden_size };
-                let pairs = |part: &str| pair_rows(&host(&format!("self_attn.{part}_proj.{suffix}")).values, config.head_dim(), width);
-                let mut all = pairs("q");
-                all.extend(pairs("k"));
-                all.extend(&host(&format!("self_attn.v_proj.{suffix}")).values);
-                all
-            };
-            let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-            let rows = hidden + 2 * config.num_key_value_heads * config.head_dim();
-            let gate_up = [&host("mlp.gate_proj.weight").values[..], &host("mlp.up_proj.weight").values[..]].concat();
-            layers.push(Layer {
-                norm: get(&name("input_layernorm.weight"))?,
-                qkv: upload(&fused("weight"), &[rows, hidden], device)?,
-                qkv_bias: upload(&fused("bias"), &[rows], device)?,
-                out: get(&name("self_attn.o_proj.weight"))?,
-                mlp_norm: get(&name("post_attention_layernorm.weight"))?,
-                gate_up: upload(&gate_up, &[2 * inner, hidden], device)?,
-                down: get(&name("mlp.down_proj.weight"))?,
-            });
+    pub(crate) fn new(config: &ModelConfig, weights: &Weights, place: impl Into<Place>) -> Result<Model> {
+        Model::of(config, weights, place.into(), |_| true)
+    }
+
+    /// Only the tensors whose names are `wanted`; the others are left undefined.
+    fn of(config: &ModelConfig, weights: &Weights, place: Place, wanted: impl Fn(&str) -> bool) -> Result<Model> {
+        let _guard = tch::no_grad_guard();
+        let layout = Layout::new(config);
+        let mut values = Vec::with_capacity(layout.entries.len());
+        for entries in layout.entries.chunks(AT_ONCE) {
+            let there = |entry: &&Entry| wanted(&entry.parts[0].name);
+            let names: Vec<&str> = entries.iter().filter(there).flat_map(|e| &e.parts).map(|part| part.name.as_str()).collect();
+            let mut found = weights.fetch(&names, place.device)?.into_iter();
+            for entry in entries {
+                if !wanted(&entry.parts[0].name) {
+                    values.push(Tensor::new());
+                    continue;
+                }
+                let mut parts = Vec::with_capacity(entry.parts.len());
+                for part in &entry.parts {
+                    let tensor = found.next().expect("one was asked for by each name");
+                    parts.push(part.pairs.reorder(&tensor.f_to_kind(place.kind)?));
+                }
+                // A copy in any case: weights may be held by the caller too.
+                let whole = if parts.len() == 1 { parts[0].copy() } else { Tensor::f_cat(&parts, 0)? };
+                values.push(whole.contiguous());
+            }
         }
-        let head = if config.tie_word_embeddings { None } else { Some(get("lm_head.weight")?) };
-        let half = config.head_dim() / 2;
-        let frequency = |pair: usize| libm::pow(config.rope_theta, -(pair as f64) / half as f64) as f32;
-        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
-        Ok(Model {
-            config: config.clone(),
-            embed: get("model.embed_tokens.weight")?,
-            layers,
-            norm: get("model.norm.weight")?,
-            head,
-            frequencies: upload(&frequencies, &[1, half], device)?,
-        })
+        let frequencies = config.rope.frequencies(config.head_dim);
+        let axes = config.rope.axes().map(|axes| Tensor::from_slice(&axes).to_device(place.device));
+        let frequencies = upload(&frequencies, &[1, config.head_dim / 2], place.device)?;
+        Ok(Model { config: config.clone(), layout: Arc::new(layout), place, values, adapters: None, frequencies, axes })
+    }
+
+    /// The vision tower alone, for whoever computes the decoder by other means: only [`Model::see`] can be asked of it.
+    pub(crate) fn eyes(config: &ModelConfig, weights: &Weights, place: impl Into<Place>) -> Result<Model> {
+        Model::of(config, weights, place.into(), |name| name.starts_with("visual."))
     }
 
     /// The trainable tensors, in a fixed order, each with whether weight decay applies to it (matrices, not norms or biases).
     pub(crate) fn parameters(&self) -> Vec<(&Tensor, bool)> {
-        let mut all = vec![(&self.embed, true)];
-        for layer in &self.layers {
-            all.extend([(&layer.norm, false), (&layer.qkv, true), (&layer.qkv_bias, false), (&layer.out, true)]);
-            all.extend([(&layer.mlp_norm, false), (&layer.gate_up, true), (&layer.down, true)]);
+        match &self.adapters {
+            Some(adapters) => adapters.values.iter().map(|value| (value, true)).collect(),
+            None => self.values.iter().zip(&self.layout.entries).map(|(value, entry)| (value, entry.decays)).collect(),
         }
-        all.push((&self.norm, false));
-        all.extend(self.head.iter().map(|head| (head, true)));
-        all
     }
 
     /// The same weights, in the same memory, with gradients of their own: what one thread differentiates.
     pub(crate) fn alias(&self) -> Model {
-        let leaf = |tensor: &Tensor| tensor.detach().set_requires_grad(true);
-        let layer = |l: &Layer| Layer {
-            norm: leaf(&l.norm),
-            qkv: leaf(&l.qkv),
-            qkv_bias: leaf(&l.qkv_bias),
-            out: leaf(&l.out),
-            mlp_norm: leaf(&l.mlp_norm),
-            gate_up: leaf(&l.gate_up),
-            down: leaf(&l.down),
-        };
+        let leaf = |value: &Tensor| value.detach().set_requires_grad(true);
+        let adapted = self.adapters.is_some();
         Model {
             config: self.config.clone(),
-            embed: leaf(&self.embed),
-            layers: self.layers.iter().map(layer).collect(),
-            norm: leaf(&self.norm),
-            head: self.head.as_ref().map(leaf),
+            layout: self.layout.clone(),
+            place: self.place,
+            values: self.values.iter().map(|value| if adapted { value.detach() } else { leaf(value) }).collect(),
+            adapters: self.adapters.as_ref().map(|adapters| adapters.over(adapters.values.iter().map(leaf).collect())),
             frequencies: self.frequencies.shallow_clone(),
+            axes: self.axes.as_ref().map(Tensor::shallow_clone),
         }
     }
 
-    /// Hugging Face's tensors of any values that lie like [`Model::parameters`]: the weights, or an optimiser's moments.
-    pub(crate) fn export(&self, values: &[Tensor]) -> Weights {
-        let config = &self.config;
-        let (hidden, inner, dim) = (config.hidden_size, config.intermediate_size, config.head_dim());
-        let kv = config.num_key_value_heads * dim;
-        let mut weights = Weights::new();
-        let mut add = |name: String, shape: Vec<usize>, values: Vec<f32>| weights.insert(name, HostTensor { shape, values });
-        let mut values = values.iter().map(download);
-        let mut next = || values.next().expect("one value for each parameter");
-        add("model.embed_tokens.weight".into(), vec![config.vocab_size, hidden], next());
-        for number in 0..config.num_hidden_layers {
-            let name = |part: &str| format!("model.layers.{number}.{part}");
-            add(name("input_layernorm.weight"), vec![hidden], next());
-            for suffix in ["weight", "bias"] {
-                let width = if suffix == "bias" { 1 } else { hidden };
-                let shape = |rows: usize| if suffix == "bias" { vec![rows] } else { vec![rows, hidden] };
-                let fused = next();
-                let (q, rest) = fused.split_at(hidden * width);
-                let (k, v) = rest.split_at(kv * width);
-                add(name(&format!("self_attn.q_proj.{suffix}")), shape(hidden), unpair_rows(q, dim, width));
-                add(name(&format!("self_attn.k_proj.{suffix}")), shape(kv), unpair_rows(k, dim, width));
-                add(name(&format!("self_attn.v_proj.{suffix}")), shape(kv), v.to_vec());
-            }
-            add(name("self_attn.o_proj.weight"), vec![hidden, hidden], next());
-            add(name("post_attention_layernorm.weight"), vec![hidden], next());
-            let gate_up = next();
-            let (gate, up) = gate_up.split_at(inner * hidden);
-            add(name("mlp.gate_proj.weight"), vec![inner, hidden], gate.to_vec());
-            add(name("mlp.up_proj.weight"), vec![inner, hidden], up.to_vec());
-            add(name("mlp.down_proj.weight"), vec![hidden, inner], next());
+    /// Of each of [`Model::parameters`]; 0 where nothing of the batch went through it, as the tower without pictures.
+    pub(crate) fn gradients(&self) -> Vec<Tensor> {
+        let gradient = |parameter: &Tensor| {
+            let gradient = parameter.grad();
+            if gradient.defined() { gradient } else { parameter.detach().zeros_like() }
+        };
+        self.parameters().into_iter().map(|(parameter, _)| gradient(parameter)).collect()
+    }
+
+    /// Hugging Face's tensors, on the host, with adapters merged in.
+    pub(crate) fn weights(&self) -> Weights {
+        match &self.adapters {
+            Some(adapters) => self.export(&adapters.merge(&self.values)),
+            None => self.export(&self.values),
         }
-        add("model.norm.weight".into(), vec![hidden], next());
-        if self.head.is_some() {
-            add("lm_head.weight".into(), vec![config.vocab_size, hidden], next());
+    }
+
+    /// Values that lie like [`Model::parameters`], as an optimiser's moments, on the host under the parameters' names.
+    pub(crate) fn named(&self, values: &[Tensor]) -> Weights {
+        match &self.adapters {
+            Some(adapters) => adapters.named(&self.config, values),
+            None => self.export(values),
+        }
+    }
+
+    fn export(&self, values: &[Tensor]) -> Weights {
+        let mut weights = Weights::default();
+        for (entry, value) in self.layout.entries.iter().zip(values) {
+            let value = value.detach().to_device(Device::Cpu);
+            let mut from = 0;
+            for part in &entry.parts {
+                let rows = part.shape[0] as i64;
+                let tensor = part.pairs.restore(&value.narrow(0, from, rows));
+                from += rows;
+                weights.insert(part.name.clone(), tensor.contiguous());
+            }
         }
         weights
     }
 
-    /// The final hidden states, `[kept tokens, hidden]`. `tokens` and `positions` are int64 and as long as each other; `keep`
-    /// names the rows that are wanted. The last layer computes queries' outputs and its feed-forward part for those alone.
-    pub(crate) fn forward(&self, tokens: &Tensor, positions: &Tensor, keep: &Tensor, attend: &mut Attend<'_>) -> Tensor {
-        let rotation = self.rotation(positions);
-        let mut x = self.embedded(tokens);
-        for number in 0..self.layers.len() {
+    /// The final hidden states, `[kept tokens, hidden]`. `keep` names the rows that are wanted. The last layer computes queries'
+    /// outputs and its feed-forward part for those alone.
+    pub(crate) fn forward(&self, inputs: &Inputs, keep: &Tensor, attend: &mut Attend<'_>) -> Tensor {
+        let rotation = self.rotation(&inputs.positions);
+        let mut x = self.embedded(inputs);
+        let layers = self.layout.layers.len();
+        for number in 0..layers {
             let [q, k, v] = self.sides(number, &x, &rotation);
             let mixed = attend(number, &q, &k, &v);
-            if number + 1 == self.layers.len() {
+            if number + 1 == layers {
                 x = x.index_select(0, keep);
             }
             x = self.mixed_in(number, &x, &mixed);
@@ -168,61 +193,94 @@ impl Model {
     }
 
     /// `[tokens, hidden]`
-    pub(crate) fn embedded(&self, tokens: &Tensor) -> Tensor {
-        self.embed.index_select(0, tokens)
+    pub(crate) fn embedded(&self, inputs: &Inputs) -> Tensor {
+        let x = self.values[self.layout.embed].index_select(0, &inputs.tokens);
+        match &inputs.seen {
+            Some(seen) => x.index_copy(0, &seen.rows, &seen.features.to_kind(self.place.kind)),
+            None => x,
+        }
     }
 
     /// Queries, keys and values of a layer, `[tokens, heads, dim]`, from its input.
     pub(crate) fn sides(&self, number: usize, x: &Tensor, rotation: &Tensor) -> [Tensor; 3] {
-        let (config, layer) = (&self.config, &self.layers[number]);
-        let (heads, kv_heads, dim) = (config.num_attention_heads as i64, config.num_key_value_heads as i64, config.head_dim() as i64);
+        let (config, layer) = (&self.config, &self.layout.layers[number]);
+        let (heads, kv_heads, dim) = (config.num_attention_heads as i64, config.num_key_value_heads as i64, config.head_dim as i64);
         let count = x.size()[0];
-        let qkv = linear(&self.normed(x, &layer.norm), &layer.qkv, Some(&layer.qkv_bias));
-        let rotary = qkv.narrow(1, 0, (heads + kv_heads) * dim).view([count, heads + kv_heads, dim / 2, 2]);
-        let rotated = (rotary.view_as_complex() * rotation).view_as_real().view([count, heads + kv_heads, dim]);
+        let qkv = self.linear(layer.qkv, &self.normed(x, layer.norm));
         let values = qkv.narrow(1, (heads + kv_heads) * dim, kv_heads * dim).view([count, kv_heads, dim]);
+        let both = qkv.narrow(1, 0, (heads + kv_heads) * dim).view([count, heads + kv_heads, dim]);
+        let both = match (layer.q_norm, layer.k_norm) {
+            (Some(q), Some(k)) => {
+                let (queries, keys) = (both.narrow(1, 0, heads), both.narrow(1, heads, kv_heads));
+                Tensor::cat(&[self.normed(&queries, q), self.normed(&keys, k)], 1)
+            }
+            _ => both,
+        };
+        let rotated = rotate(&both, rotation);
         [rotated.narrow(1, 0, heads), rotated.narrow(1, heads, kv_heads), values]
     }
 
     /// A layer's output, from its input and what its attention gave for the same rows.
     pub(crate) fn mixed_in(&self, number: usize, x: &Tensor, mixed: &Tensor) -> Tensor {
-        let layer = &self.layers[number];
-        let x = x + linear(mixed, &layer.out, None);
-        let gate_up = linear(&self.normed(&x, &layer.mlp_norm), &layer.gate_up, None).chunk(2, 1);
-        &x + linear(&(gate_up[0].silu() * &gate_up[1]), &layer.down, None)
+        let layer = &self.layout.layers[number];
+        let x = x + self.linear(layer.out, &mixed.to_kind(self.place.kind));
+        let gate_up = self.linear(layer.gate_up, &self.normed(&x, layer.mlp_norm)).chunk(2, 1);
+        &x + self.linear(layer.down, &(gate_up[0].silu() * &gate_up[1]))
     }
 
     /// Final hidden states from the last layer's output.
     pub(crate) fn finished(&self, x: &Tensor) -> Tensor {
-        self.normed(x, &self.norm)
+        self.normed(x, self.layout.norm)
     }
 
     /// Scores of the next token, `[rows, vocabulary]`.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Tensor {
-        linear(hidden, self.head.as_ref().unwrap_or(&self.embed), None)
-    }
-
-    fn normed(&self, x: &Tensor, weight: &Tensor) -> Tensor {
-        x.rms_norm([self.config.hidden_size as i64], Some(weight), self.config.rms_norm_eps)
+        product(hidden, &self.values[self.layout.head.unwrap_or(self.layout.embed)], None)
     }
 
     /// `e^(i * position * frequency)`, `[tokens, 1, dim / 2]`.
     pub(crate) fn rotation(&self, positions: &Tensor) -> Tensor {
-        let angles = positions.to_kind(Kind::Float).unsqueeze(1) * &self.frequencies;
-        Tensor::complex(&angles.cos(), &angles.sin()).unsqueeze(1)
+        let positions = positions.to_kind(Kind::Float);
+        let angles = match &self.axes {
+            Some(axes) if positions.dim() == 2 => positions.index_select(0, axes).transpose(0, 1) * &self.frequencies,
+            _ => positions.unsqueeze(1) * &self.frequencies,
+        };
+        let rotation = Tensor::complex(&angles.cos(), &angles.sin()).unsqueeze(1);
+        let factor = self.config.rope.attention_factor();
+        if factor == 1.0 { rotation } else { rotation * factor }
+    }
+
+    pub(crate) fn linear(&self, at: LinearAt, x: &Tensor) -> Tensor {
+        let y = product(x, &self.values[at.weight], at.bias.map(|bias| &self.values[bias]));
+        match &self.adapters {
+            Some(adapters) => adapters.add(at.weight, x, y),
+            None => y,
+        }
+    }
+
+    fn normed(&self, x: &Tensor, weight: usize) -> Tensor {
+        let weight = &self.values[weight];
+        x.rms_norm(weight.size(), Some(weight), self.config.rms_norm_eps)
     }
 }
 
-/// Batches whose rows are a multiple of this, and at least [`CONVOLVED`], go the faster way through [`linear`].
+/// Turns neighbouring pairs of `[rows, heads, dim]` by complex numbers `[rows, 1, dim / 2]`, in single precision.
+pub(crate) fn rotate(x: &Tensor, rotation: &Tensor) -> Tensor {
+    let kind = x.kind();
+    let pairs = x.to_kind(Kind::Float).unflatten(-1, [-1, 2]);
+    (pairs.contiguous().view_as_complex() * rotation).view_as_real().flatten(-2, -1).to_kind(kind)
+}
+
+/// Batches whose rows are a multiple of this, and at least [`CONVOLVED`], go the faster way through [`product`].
 pub(crate) const ROWS: usize = 16;
 const CONVOLVED: usize = 96;
 
 /// `x · weightᵀ + bias` for `x` of `[rows, in]`. libtorch multiplies f32 matrices with a library that leaves half of the CPU's
 /// vector width unused on some makes, while its convolutions use all of it: so on the CPU a larger product is computed as a
 /// convolution of one point, over the same memory and with the same result.
-fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+pub(crate) fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let (rows, width, out) = (x.size()[0], x.size()[1], weight.size()[0]);
-    if x.device() != Device::Cpu || rows < CONVOLVED as i64 || rows % ROWS as i64 != 0 {
+    if x.device() != Device::Cpu || x.kind() != Kind::Float || rows < CONVOLVED as i64 || rows % ROWS as i64 != 0 {
         return x.linear(weight, bias);
     }
     let image = x.view([ROWS as i64, rows / ROWS as i64, 1, width]).permute([0, 3, 1, 2]);
@@ -242,18 +300,4 @@ pub(crate) fn download(tensor: &Tensor) -> Vec<f32> {
     let mut values = vec![0.0; tensor.numel()];
     tensor.copy_data(&mut values, tensor.numel());
     values
-}
-
-/// Row `i` and row `i + dim / 2` of each head (a rotary pair) become rows `2 i` and `2 i + 1`.
-fn pair_rows(values: &[f32], dim: usize, width: usize) -> Vec<f32> {
-    let row = |head: usize, i: usize| (head * dim + i / 2 + (i % 2) * (dim / 2)) * width;
-    let rows = values.len() / width;
-    (0..rows).flat_map(|r| &values[row(r / dim, r % dim)..][..width]).copied().collect()
-}
-
-/// Undoes [`pair_rows`].
-fn unpair_rows(values: &[f32], dim: usize, width: usize) -> Vec<f32> {
-    let row = |head: usize, i: usize| (head * dim + 2 * (i % (dim / 2)) + i / (dim / 2)) * width;
-    let rows = values.len() / width;
-    (0..rows).flat_map(|r| &values[row(r / dim, r % dim)..][..width]).copied().collect()
 }

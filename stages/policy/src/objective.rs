@@ -49,6 +49,12 @@ pub(crate) struct Sums {
     pub(crate) meters: Tensor,
 }
 
+impl Sums {
+    pub(crate) fn plus(self, other: Sums) -> Sums {
+        Sums { loss: self.loss + other.loss, meters: self.meters + other.meters }
+    }
+}
+
 /// Columns of a microbatch's targets, as tensors of `[targets]`.
 pub(crate) struct Columns {
     pub(crate) ids: Tensor,
@@ -57,6 +63,8 @@ pub(crate) struct Columns {
     pub(crate) weights: Tensor,
     pub(crate) advantages: Tensor,
     pub(crate) old_logprobs: Tensor,
+    /// Under the reference policy, where the objective asks for it.
+    pub(crate) reference: Option<Tensor>,
 }
 
 impl Columns {
@@ -71,7 +79,34 @@ impl Columns {
             weights: floats(|t| t.weight),
             advantages: floats(|t| t.advantage),
             old_logprobs: floats(|t| t.old_logprob),
+            reference: None,
         }
+    }
+
+    /// Every row of a batch, with nothing to be predicted.
+    pub(crate) fn of_rows(count: usize, device: Device) -> Columns {
+        let rows = Tensor::arange(count as i64, (Kind::Int64, device));
+        let none = || Tensor::zeros([count as i64], (Kind::Float, device));
+        Columns { ids: rows.zeros_like(), rows, weights: none(), advantages: none(), old_logprobs: none(), reference: None }
+    }
+
+    /// Runs of at most `size` targets, a multiple of [`ROWS`]: where each starts, its rows with padding, and its columns.
+    pub(crate) fn chunks(&self, size: usize) -> Vec<(i64, i64, Columns)> {
+        let (count, rows) = (self.ids.size()[0], self.rows.size()[0]);
+        let chunk = |from: i64| {
+            let (targets, padded) = ((count - from).min(size as i64), (rows - from).min(size as i64));
+            let cut = |column: &Tensor| column.narrow(0, from, targets);
+            let columns = Columns {
+                ids: cut(&self.ids),
+                rows: self.rows.narrow(0, from, padded),
+                weights: cut(&self.weights),
+                advantages: cut(&self.advantages),
+                old_logprobs: cut(&self.old_logprobs),
+                reference: self.reference.as_ref().map(cut),
+            };
+            (from, padded, columns)
+        };
+        (0..count).step_by(size).map(chunk).collect()
     }
 }
 
@@ -93,9 +128,8 @@ pub(crate) fn imitation(all: &Tensor, columns: &Columns, total: f64) -> Sums {
     Sums { loss, meters: Tensor::cat(&[&entropy, &zero, &zero], 0) }
 }
 
-/// The clipped objective, divided by `total` (the whole batch's trained tokens). `reference` holds each target's
-/// log-probability under the reference policy, `[targets]`.
-pub(crate) fn reinforcement(all: &Tensor, columns: &Columns, total: f64, options: &Reinforce, reference: Option<&Tensor>) -> Sums {
+/// The clipped objective, divided by `total` (the whole batch's trained tokens).
+pub(crate) fn reinforcement(all: &Tensor, columns: &Columns, total: f64, options: &Reinforce) -> Sums {
     let logprobs = chosen(all, &columns.ids);
     let advantages = &columns.advantages;
     let difference = &logprobs - &columns.old_logprobs;
@@ -109,7 +143,7 @@ pub(crate) fn reinforcement(all: &Tensor, columns: &Columns, total: f64, options
     if options.entropy != 0.0 {
         loss = &loss - &entropy * f64::from(options.entropy);
     }
-    if let Some(reference) = reference {
+    if let Some(reference) = &columns.reference {
         let away = reference - &logprobs;
         loss = &loss + (away.exp() - &away - 1.0) * f64::from(options.kl);
     }

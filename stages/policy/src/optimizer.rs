@@ -1,7 +1,6 @@
 //! AdamW (Loshchilov and Hutter 2019) with its moments in f32, so that they can be saved and go on bit for bit.
 
-use crate::model::{Model, upload};
-use crate::{Result, model};
+use crate::model::Model;
 use tch::{Kind, Tensor};
 
 const BETA_1: f64 = 0.9;
@@ -19,7 +18,7 @@ pub(crate) struct AdamW {
 
 impl AdamW {
     pub(crate) fn new(model: &Model) -> AdamW {
-        let zeros = || model.parameters().iter().map(|(p, _)| p.detach().zeros_like()).collect();
+        let zeros = || model.parameters().iter().map(|(p, _)| p.detach().to_kind(Kind::Float).zeros_like()).collect();
         AdamW { first: zeros(), second: zeros(), step: 0 }
     }
 
@@ -30,31 +29,25 @@ impl AdamW {
         let correction_2 = libm::sqrt(1.0 - libm::pow(BETA_2, self.step as f64));
         let moments = self.first.iter_mut().zip(&mut self.second);
         for (((parameter, decays), gradient), (first, second)) in model.parameters().into_iter().zip(gradients).zip(moments) {
-            let gradient = gradient * scale;
-            let _ = first.g_mul_scalar_(BETA_1).g_add_(&(&gradient * (1.0 - BETA_1)));
-            let _ = second.g_mul_scalar_(BETA_2).g_add_(&(&gradient * &gradient * (1.0 - BETA_2)));
+            // In few passes over memory, each in place: moments move by interpolation, and the correction of the second one is
+            // multiplied out of the denominator.
+            let mut gradient = gradient.to_kind(Kind::Float) * scale;
+            let _ = first.lerp_(&gradient, 1.0 - BETA_1);
+            let _ = second.lerp_(&gradient.square_(), 1.0 - BETA_2);
             let mut parameter = parameter.detach();
             if decays && weight_decay > 0.0 {
                 let _ = parameter.g_mul_scalar_(1.0 - learning_rate * weight_decay);
             }
-            let spread = second.sqrt() / correction_2 + EPSILON;
-            let _ = parameter.g_sub_(&(&*first / spread * (learning_rate / correction_1)));
+            let mut change = second.sqrt();
+            let _ = change.g_add_scalar_(EPSILON * correction_2).reciprocal_().g_mul_(first);
+            let _ = change.g_mul_scalar_(learning_rate * correction_2 / correction_1);
+            let _ = parameter.g_sub_(&change);
         }
     }
 }
 
 /// The norm of all gradients together.
 pub(crate) fn norm(gradients: &[Tensor]) -> f64 {
-    let squares: Vec<Tensor> = gradients.iter().map(|g| g.square().sum(Kind::Float)).collect();
+    let squares: Vec<Tensor> = gradients.iter().map(|g| g.to_kind(Kind::Float).square().sum(Kind::Float)).collect();
     Tensor::stack(&squares, 0).sum(Kind::Double).sqrt().double_value(&[])
-}
-
-/// Copies values on the host into tensors of the same shapes.
-pub(crate) fn refill(tensors: &[Tensor], from: &[Tensor]) -> Result<()> {
-    for (tensor, value) in tensors.iter().zip(from) {
-        let shape: Vec<usize> = tensor.size().iter().map(|n| *n as usize).collect();
-        let value = upload(&model::download(value), &shape, tensor.device())?;
-        tensor.detach().copy_(&value);
-    }
-    Ok(())
 }

@@ -1,54 +1,98 @@
-//! Which requests are computed next, and where their keys and values lie. No tensor in it.
+//! Which requests are computed next, and in which pages their keys and values lie. No tensor in it.
 //!
-//! In: requests, and what became of each computed slice. Out: copies to make in the arena, and slices of sequences to compute.
-//! A request is admitted only when its prompt and all of `max_tokens` have room, so an admitted one never has to give up its
-//! place; what stands idle between two turns is evicted first, the longest idle before the others.
+//! In: requests, and what became of each computed slice. Out: slices of sequences to compute. Requests start in the order in
+//! which they came, as far as there are pages for what is computed next; when a running one needs a page and none is left, the
+//! one that came last gives up its pages and waits. It goes on later from what it has sampled, with the same random numbers.
 
-use crate::kv::{Extent, Extents};
+use crate::kv::{Name, PAGE, Pages, name};
+use crate::sample::TokenLogprob;
 use crate::{Error, Request, Result};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Tokens of one sequence in one slice, at most: bounds the attention mask.
+/// Tokens of one sequence in one slice, at most: bounds the attention mask of a GPU.
 pub(crate) const CHUNK: usize = 512;
-/// In deterministic mode slices of a prompt start and end at multiples of this, so that their results can be kept.
-pub(crate) const FIXED_CHUNK: usize = 64;
-/// A shorter common start is computed again sooner than copied.
-const SHARED: usize = 16;
+/// Rollouts whose first version is remembered.
+const ROLLOUTS: usize = 65_536;
 
-/// A request that holds room in the arena.
+/// A request in hand.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) request: Request,
+    /// The weights that it is computed with now.
+    pub(crate) version: u64,
     /// Prompt, then what was sampled.
     pub(crate) tokens: Vec<u32>,
     pub(crate) prompt: usize,
-    /// Leading tokens whose keys and values are in the arena.
+    /// Leading tokens whose keys and values are in the cache.
     pub(crate) computed: usize,
-    pub(crate) room: Extent,
-    pub(crate) logprobs: Vec<f32>,
+    /// Pages of the cache, in the order of the tokens.
+    pub(crate) pages: Vec<u32>,
+    /// Names of the leading whole pages, after the salt.
+    names: Vec<Name>,
+    /// Tokens of the prompt that were found in the cache.
+    pub(crate) cached: Option<usize>,
+    pub(crate) sampled: Vec<TokenLogprob>,
+    /// Of the prompt's second token and those after it, where they are asked for.
+    pub(crate) prompt_logprobs: Vec<TokenLogprob>,
+    /// `(version, count)` of what was sampled.
+    pub(crate) versions: Vec<(u64, u32)>,
     pub(crate) rng: ChaCha8Rng,
-    keep: bool,
+    /// The scores were no numbers.
+    pub(crate) broken: bool,
+    pub(crate) preempted: u32,
 }
 
-/// A rollout's keys and values between two of its turns.
-#[derive(Debug)]
-struct Kept {
-    tokens: Vec<u32>,
-    version: u64,
-    group: u64,
-    room: Extent,
-    /// When it was last used, in finished requests.
-    used: u64,
-}
+impl Running {
+    fn new(request: Request, salt: Name) -> Running {
+        Running {
+            version: request.version,
+            tokens: request.tokens.clone(),
+            prompt: request.tokens.len(),
+            computed: 0,
+            pages: vec![],
+            names: vec![salt],
+            cached: None,
+            sampled: vec![],
+            prompt_logprobs: vec![],
+            versions: vec![],
+            rng: ChaCha8Rng::seed_from_u64(request.sampling.seed),
+            broken: false,
+            preempted: 0,
+            request,
+        }
+    }
 
-/// Keys and values to copy within the arena, before anything is computed, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Copy {
-    pub(crate) from: usize,
-    pub(crate) to: usize,
-    pub(crate) len: usize,
+    pub(crate) fn reply(&self) -> &[u32] {
+        &self.tokens[self.prompt..]
+    }
+
+    /// Adds a sampled token.
+    pub(crate) fn push(&mut self, token: TokenLogprob) {
+        self.tokens.push(token.id);
+        self.sampled.push(token);
+        match self.versions.last_mut() {
+            Some((version, count)) if *version == self.version => *count += 1,
+            _ => self.versions.push((self.version, 1)),
+        }
+    }
+
+    /// Rows of the batch whose scores are needed for what the prompt's own tokens are worth.
+    pub(crate) fn scores_prompt(&self) -> bool {
+        self.request.sampling.prompt_logprobs.is_some() && self.computed + 1 < self.prompt
+    }
+
+    /// The name of whole page `index`, working out those before it.
+    fn name_of(&mut self, index: usize) -> Name {
+        while self.names.len() < index + 2 {
+            let page = self.names.len() - 1;
+            let tokens = &self.tokens[page * PAGE..(page + 1) * PAGE];
+            let before = self.names[page];
+            self.names.push(name(&before, tokens));
+        }
+        self.names[index + 1]
+    }
 }
 
 /// The next `count` tokens of one running sequence.
@@ -64,38 +108,72 @@ pub(crate) struct Limits {
     pub(crate) max_num_batched_tokens: usize,
     /// Longest sequence that the model knows positions for.
     pub(crate) max_len: usize,
-    pub(crate) deterministic: bool,
+    /// Longest slice of one sequence.
+    pub(crate) chunk: usize,
     /// Whether a rollout's keys and values outlive a change of version.
     pub(crate) keep_kv: bool,
+    pub(crate) prefix_caching: bool,
+}
+
+/// What the scheduler has done so far. All of it only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Prompt tokens of admitted requests.
+    pub queried: u64,
+    /// Those of them that were found in the cache.
+    pub hits: u64,
+    /// Times that a running request gave up its pages.
+    pub preemptions: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     limits: Limits,
-    extents: Extents,
-    waiting: VecDeque<(Request, bool)>,
+    pages: Pages,
+    waiting: VecDeque<Running>,
     pub(crate) running: Vec<Running>,
-    kept: BTreeMap<u64, Kept>,
-    finished: u64,
+    /// The version that a rollout began with: it names what may be shared, so that a rollout goes on with what it has.
+    births: BTreeMap<u64, u64>,
+    pub(crate) stats: CacheStats,
 }
 
 impl Scheduler {
-    pub(crate) fn new(limits: Limits, capacity: usize) -> Scheduler {
-        let extents = Extents::new(capacity);
-        Scheduler { limits, extents, waiting: VecDeque::new(), running: vec![], kept: BTreeMap::new(), finished: 0 }
+    /// A scheduler over `pages` pages.
+    pub(crate) fn new(limits: Limits, pages: usize) -> Scheduler {
+        let (pages, stats) = (Pages::new(pages), CacheStats::default());
+        Scheduler { limits, pages, waiting: VecDeque::new(), running: vec![], births: BTreeMap::new(), stats }
     }
 
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Tokens of the arena in use, and all of them.
+    /// Pages in use, and all of them.
     pub(crate) fn usage(&self) -> (usize, usize) {
-        (self.extents.capacity() - self.extents.free_tokens(), self.extents.capacity())
+        (self.pages.count() - self.pages.idle(), self.pages.count())
     }
 
     pub(crate) fn version_in_use(&self, version: u64) -> bool {
-        self.running.iter().map(|r| &r.request).chain(self.waiting.iter().map(|(r, _)| r)).any(|r| r.version == version)
+        self.running.iter().chain(&self.waiting).any(|r| r.version == version)
+    }
+
+    /// Computes every request of one version with another from now on: with the keys and values that are there, or, where
+    /// those do not outlive a version, from the start.
+    pub(crate) fn move_to(&mut self, from: u64, to: u64) {
+        if !self.limits.keep_kv {
+            while let Some(at) = self.running.iter().rposition(|r| r.version == from) {
+                let running = self.running.remove(at);
+                self.running.push(running);
+                self.preempt();
+            }
+        }
+        for running in self.running.iter_mut().chain(&mut self.waiting).filter(|r| r.version == from) {
+            running.version = to;
+            running.request.version = to;
+            if !self.limits.keep_kv {
+                running.names = vec![salt(to, running.request.salt)];
+            }
+        }
     }
 
     /// Takes a request, or says why it can never be answered.
@@ -108,26 +186,41 @@ impl Scheduler {
         if need > self.limits.max_len {
             return refuse(format!("prompt and `max_tokens` are {need} tokens; the model knows {} positions", self.limits.max_len));
         }
-        if need > self.extents.capacity() {
-            let capacity = self.extents.capacity();
+        let capacity = self.pages.count() * PAGE;
+        if need > capacity {
             return refuse(format!("prompt and `max_tokens` are {need} tokens; the cache holds {capacity}; hint: raise `kv_cache_mib`"));
         }
-        self.waiting.push_back((request, true));
+        let salt = self.salt(&request);
+        self.waiting.push_back(Running::new(request, salt));
         Ok(())
     }
 
-    /// Drops a rollout's keys and values, now or when its request is done.
-    pub(crate) fn forget(&mut self, rollout: u64) {
-        if let Some(kept) = self.kept.remove(&rollout) {
-            self.extents.free(kept.room);
+    /// What pages of this request may be shared with: requests of the same salt and, unless kept, of the same version.
+    fn salt(&mut self, request: &Request) -> Name {
+        let mut version = request.version;
+        if self.limits.keep_kv {
+            version = *self.births.entry(request.rollout).or_insert(version);
+            if self.births.len() > ROLLOUTS {
+                self.births.pop_first();
+            }
         }
-        self.running.iter_mut().filter(|r| r.request.rollout == rollout).for_each(|r| r.keep = false);
-        self.waiting.iter_mut().filter(|(r, _)| r.rollout == rollout).for_each(|(_, keep)| *keep = false);
+        salt(version, request.salt)
+    }
+
+    /// The rollout is over: a later one of its name starts anew.
+    pub(crate) fn forget(&mut self, rollout: u64) {
+        self.births.remove(&rollout);
+    }
+
+    /// Forgets every kept page.
+    pub(crate) fn clear_cache(&mut self) {
+        self.pages.clear();
+        self.births.clear();
     }
 
     /// Takes a request out, wherever it is. True if it was there.
     pub(crate) fn cancel(&mut self, ticket: u64) -> bool {
-        if let Some(at) = self.waiting.iter().position(|(r, _)| r.ticket == ticket) {
+        if let Some(at) = self.waiting.iter().position(|r| r.request.ticket == ticket) {
             self.waiting.remove(at);
             return true;
         }
@@ -140,171 +233,151 @@ impl Scheduler {
         }
     }
 
-    /// Admits waiting requests, in the order in which they came, as far as there is room.
-    pub(crate) fn admit(&mut self) -> Vec<Copy> {
-        let mut copies = vec![];
-        let mut at = 0;
-        while at < self.waiting.len() && self.running.len() < self.limits.max_num_seqs {
-            if self.sibling_comes(&self.waiting[at].0) {
-                at += 1;
-                continue;
-            }
-            let Some((request, keep)) = self.waiting.remove(at) else { break };
-            if let Some(request) = self.place(request, keep, &mut copies) {
-                self.waiting.insert(at, (request, keep));
-                break;
-            }
-        }
-        copies
+    /// A request that runs or waits.
+    pub(crate) fn find(&self, ticket: u64) -> Option<&Running> {
+        self.running.iter().chain(&self.waiting).find(|r| r.request.ticket == ticket)
     }
 
-    /// Whether a member of the same group is computing the very start that this request needs, so that it is cheaper to wait.
-    fn sibling_comes(&self, request: &Request) -> bool {
-        let own = self.kept.get(&request.rollout).map_or(0, |k| self.usable(k, request));
-        self.running.iter().any(|r| {
-            let shared = self.shareable(&r.tokens[..r.prompt], &request.tokens);
-            let same = r.request.group == request.group && r.request.version == request.version;
-            same && r.computed < shared && shared >= own.max(r.computed) + 2 * SHARED
-        })
-    }
-
-    /// Leading tokens of a request that need not be computed, given a sequence whose keys and values exist. The last token of
-    /// a prompt is always computed: its output is what is sampled from.
-    fn shareable(&self, computed: &[u32], tokens: &[u32]) -> usize {
-        let common = computed.iter().zip(&tokens[..tokens.len() - 1]).take_while(|(a, b)| a == b).count();
-        if self.limits.deterministic { common / FIXED_CHUNK * FIXED_CHUNK } else { common }
-    }
-
-    fn usable(&self, kept: &Kept, request: &Request) -> usize {
-        let carries_over = self.limits.keep_kv && !self.limits.deterministic;
-        if kept.version == request.version || carries_over { self.shareable(&kept.tokens, &request.tokens) } else { 0 }
-    }
-
-    /// Finds room for a request and starts it; gives it back where there is none yet.
-    fn place(&mut self, request: Request, keep: bool, copies: &mut Vec<Copy>) -> Option<Request> {
-        let need = request.tokens.len() + request.sampling.max_tokens as usize;
-        let own = self.kept.remove(&request.rollout);
-        let mut computed = own.as_ref().map_or(0, |k| self.usable(k, &request));
-        let room = match self.room_for(need, own, computed, copies) {
-            Ok(room) => room,
-            Err(own) => {
-                self.kept.extend(own.map(|k| (request.rollout, k)));
-                return Some(request);
-            }
-        };
-        computed = computed.min(room.1);
-        let room = room.0;
-        if let Some((from, len)) = self.donor(&request).filter(|(_, len)| *len >= computed + SHARED) {
-            copies.push(Copy { from: from + computed, to: room.start + computed, len: len - computed });
-            computed = len;
-        }
-        let rng = ChaCha8Rng::seed_from_u64(request.sampling.seed);
-        let tokens = request.tokens.clone();
-        self.running.push(Running { prompt: tokens.len(), tokens, computed, room, logprobs: vec![], rng, keep, request });
-        None
-    }
-
-    /// Room for `need` tokens that holds the first `computed` of `own`: the room, and how many of them are still there.
-    /// Gives `own` back where running requests hold too much.
-    fn room_for(
-        &mut self,
-        need: usize,
-        own: Option<Kept>,
-        computed: usize,
-        copies: &mut Vec<Copy>,
-    ) -> std::result::Result<(Extent, usize), Option<Kept>> {
-        let Some(mut own) = own else { return self.alloc(need).map(|room| (room, 0)).ok_or(None) };
-        if self.extents.extend(&mut own.room, need) {
-            return Ok((own.room, computed));
-        }
-        if let Some(room) = self.alloc(need) {
-            if computed > 0 {
-                copies.push(Copy { from: own.room.start, to: room.start, len: computed });
-            }
-            self.extents.free(own.room);
-            return Ok((room, computed));
-        }
-        if !self.running.is_empty() {
-            return Err(Some(own));
-        }
-        self.extents.free(own.room);
-        self.alloc(need).map(|room| (room, 0)).ok_or(None)
-    }
-
-    /// Takes a run from the arena, with a quarter to spare while that costs nobody anything; else evicts what is idle.
-    fn alloc(&mut self, need: usize) -> Option<Extent> {
-        if let Some(room) = self.extents.alloc(need + need / 4).or_else(|| self.extents.alloc(need)) {
-            return Some(room);
-        }
-        let idle: usize = self.kept.values().map(|k| k.room.len).sum();
-        if self.extents.free_tokens() + idle < need {
-            return None;
-        }
-        loop {
-            let (&rollout, _) = self.kept.iter().min_by_key(|(_, kept)| kept.used)?;
-            let kept = self.kept.remove(&rollout)?;
-            self.extents.free(kept.room);
-            if let Some(room) = self.extents.alloc(need) {
-                return Some(room);
-            }
-        }
-    }
-
-    /// The member of the request's group that shares most with it: where its keys start, and how many tokens.
-    fn donor(&self, request: &Request) -> Option<(usize, usize)> {
-        let kept = self.kept.values().map(|k| (k.group, k.version, k.room.start, &k.tokens[..]));
-        let running = self.running.iter().map(|r| (r.request.group, r.request.version, r.room.start, self.reusable(r)));
-        kept.chain(running)
-            .filter(|(group, version, _, _)| *group == request.group && *version == request.version)
-            .map(|(_, _, start, tokens)| (start, self.shareable(tokens, &request.tokens)))
-            .max_by_key(|(_, len)| *len)
-    }
-
-    /// The leading tokens of a sequence whose keys and values another request may build on. In deterministic mode those of
-    /// whole slices of the prompt only: they are the same bits however a prompt goes on.
-    fn reusable<'a>(&self, running: &'a Running) -> &'a [u32] {
-        let whole = running.computed.min(running.prompt) / FIXED_CHUNK * FIXED_CHUNK;
-        &running.tokens[..if self.limits.deterministic { whole } else { running.computed }]
-    }
-
-    /// What to compute next: every sequence that is sampling, then as much of the prompts as the budget allows.
-    pub(crate) fn schedule(&self) -> Vec<Slice> {
-        if self.limits.deterministic {
-            let next = |r: &Running| {
-                if r.computed < r.prompt { ((r.computed / FIXED_CHUNK + 1) * FIXED_CHUNK).min(r.prompt) } else { r.tokens.len() }
-            };
-            return self.running.iter().take(1).map(|r| Slice { index: 0, count: next(r) - r.computed }).collect();
-        }
+    /// What to compute next: every running sequence, then waiting ones, within the budget of tokens and the pages there are.
+    pub(crate) fn schedule(&mut self) -> Vec<Slice> {
         let mut budget = self.limits.max_num_batched_tokens.max(1);
         let mut slices = vec![];
-        let remaining = |r: &Running| r.tokens.len() - r.computed;
+        let mut fresh = BTreeMap::new();
+        let preemptions = self.stats.preemptions;
+        // Those that sample come first, so that a long prompt never holds up replies that are on their way.
         for decoding in [true, false] {
-            for (index, running) in self.running.iter().enumerate() {
-                if (remaining(running) == 1) != decoding || budget == 0 {
-                    continue;
+            let mut index = 0;
+            while index < self.running.len() && budget > 0 {
+                let remaining = self.running[index].tokens.len() - self.running[index].computed;
+                if (remaining == 1) == decoding {
+                    let count = remaining.min(self.limits.chunk).min(budget);
+                    if self.make_room(index, count, &mut slices) {
+                        self.name_pages(index, count, &mut fresh);
+                        slices.push(Slice { index, count });
+                        budget -= count;
+                    }
                 }
-                let count = remaining(running).min(CHUNK).min(budget);
-                budget -= count;
-                slices.push(Slice { index, count });
+                index += 1;
             }
         }
+        if self.stats.preemptions == preemptions {
+            while budget > 0 && self.running.len() < self.limits.max_num_seqs && self.start(&mut budget, &mut slices, &mut fresh) {}
+        }
+        slices.sort_by_key(|slice| slice.index);
         slices
     }
 
-    /// Takes a finished sequence out; what it computed is kept for its rollout's next turn.
+    /// Pages for the next `count` tokens of a running sequence. Those that came last make room; false where it made room
+    /// itself.
+    fn make_room(&mut self, index: usize, count: usize, slices: &mut Vec<Slice>) -> bool {
+        let need = (self.running[index].computed + count).div_ceil(PAGE);
+        while self.running[index].pages.len() < need {
+            if let Some(page) = self.pages.take() {
+                self.running[index].pages.push(page);
+                continue;
+            }
+            let last = self.running.len() - 1;
+            slices.retain(|slice| slice.index != last);
+            self.preempt();
+            if last == index {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The request that came last gives up its pages and waits.
+    fn preempt(&mut self) {
+        let Some(mut running) = self.running.pop() else { return };
+        // What was to be computed in this step has a name already, and nothing in it.
+        let whole = running.computed / PAGE;
+        running.pages.iter().skip(whole).for_each(|page| self.pages.unname(*page));
+        self.pages.release(&running.pages);
+        running.pages.clear();
+        running.computed = 0;
+        running.preempted += 1;
+        self.stats.preemptions += 1;
+        self.waiting.push_front(running);
+    }
+
+    /// Names the pages that this step fills, so that requests of the same step find them already: in each layer keys and
+    /// values of all slices are written before any is read.
+    fn name_pages(&mut self, index: usize, count: usize, fresh: &mut BTreeMap<u32, u64>) {
+        if !self.limits.prefix_caching {
+            return;
+        }
+        let running = &mut self.running[index];
+        for page in running.computed / PAGE..(running.computed + count) / PAGE {
+            let name = running.name_of(page);
+            self.pages.name(running.pages[page], name);
+            fresh.insert(running.pages[page], running.version);
+        }
+    }
+
+    /// Starts the request that waits longest; false where there is none or no room for it.
+    fn start(&mut self, budget: &mut usize, slices: &mut Vec<Slice>, fresh: &mut BTreeMap<u32, u64>) -> bool {
+        let Some(mut running) = self.waiting.pop_front() else { return false };
+        self.find_prefix(&mut running, fresh);
+        let computed = running.pages.len() * PAGE;
+        let remaining = running.tokens.len() - computed;
+        let count = remaining.min(self.limits.chunk).min(*budget);
+        let need = (computed + count).div_ceil(PAGE) - running.pages.len();
+        if need > self.pages.idle() {
+            self.pages.release(&running.pages);
+            running.pages.clear();
+            self.waiting.push_front(running);
+            return false;
+        }
+        running.pages.extend((0..need).filter_map(|_| self.pages.take()));
+        running.computed = computed;
+        if running.cached.is_none() {
+            running.cached = Some(computed.min(running.prompt));
+            self.stats.queried += running.prompt as u64;
+            self.stats.hits += computed.min(running.prompt) as u64;
+        }
+        let index = self.running.len();
+        self.running.push(running);
+        self.name_pages(index, count, fresh);
+        slices.push(Slice { index, count });
+        *budget -= count;
+        true
+    }
+
+    /// Takes the pages into use that hold the start of a request. The last token is always computed: its output is what is
+    /// sampled from.
+    fn find_prefix(&mut self, running: &mut Running, fresh: &BTreeMap<u32, u64>) {
+        let scored = running.request.sampling.prompt_logprobs.is_some() && running.sampled.is_empty();
+        if !self.limits.prefix_caching || scored {
+            return;
+        }
+        for index in 0..(running.tokens.len() - 1) / PAGE {
+            let name = running.name_of(index);
+            let Some(page) = self.pages.share(&name) else { return };
+            if fresh.get(&page).is_some_and(|version| *version != running.version) {
+                // Another version's pass of this very step fills it, perhaps after this request's.
+                return self.pages.release(&[page]);
+            }
+            running.pages.push(page);
+        }
+    }
+
+    /// Takes a finished sequence out; what it computed stays to be found until its room is needed.
     pub(crate) fn finish(&mut self, index: usize) -> Running {
         let running = self.running.remove(index);
-        self.finished += 1;
-        let Request { rollout, group, version, .. } = running.request;
-        let tokens = self.reusable(&running).to_vec();
-        if running.keep && !tokens.is_empty() {
-            let kept = Kept { tokens, version, group, room: running.room, used: self.finished };
-            if let Some(old) = self.kept.insert(rollout, kept) {
-                self.extents.free(old.room);
-            }
-        } else {
-            self.extents.free(running.room);
+        if running.broken {
+            running.pages.iter().for_each(|page| self.pages.unname(*page));
         }
+        self.pages.release(&running.pages);
         running
     }
 }
+
+/// What stands before the first page of a sequence.
+fn salt(version: u64, salt: u64) -> Name {
+    let words = [version, salt].map(|word| [word as u32, (word >> 32) as u32]);
+    name(&[0; 16], words.as_flattened())
+}
+
+#[cfg(test)]
+#[path = "tests/scheduler.rs"]
+mod tests;

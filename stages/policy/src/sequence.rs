@@ -1,5 +1,6 @@
 //! What is trained on: token ids, which of them are trained, and labels beside them.
 
+use crate::picture::{self, Picture};
 use crate::{Error, ModelConfig, Result};
 
 /// A run of trained tokens: `tokens[start..end]`.
@@ -30,6 +31,8 @@ pub struct Sequence {
     pub old_logprobs: Vec<f32>,
     /// Only imitation reads them.
     pub branches: Vec<Branch>,
+    /// In the order of their offsets.
+    pub pictures: Vec<Picture>,
 }
 
 impl Sequence {
@@ -59,6 +62,20 @@ impl Sequence {
         }
         if self.tokens.len() > config.max_position_embeddings {
             return refuse(format!("{} tokens; the model knows {} positions", self.tokens.len(), config.max_position_embeddings));
+        }
+        if let Err(reason) = picture::check(&self.pictures, &self.tokens, config.vision.as_ref()) {
+            return refuse(reason);
+        }
+        if let Some(vision) = &config.vision {
+            let inside = |after: u32| self.pictures.iter().any(|p| p.offset < after && (after as usize) < p.end(vision));
+            if self.branches.iter().any(|b| inside(b.after)) {
+                return refuse("a branch leaves from within a picture".into());
+            }
+            let ids = self.branches.iter().flat_map(|b| &b.tokens);
+            let trained = self.trained.iter().flat_map(|s| &self.tokens[s.start as usize..s.end as usize]);
+            if ids.chain(trained).any(|id| *id == vision.image_token_id) {
+                return refuse("an image token is trained: it can never be sampled".into());
+            }
         }
         let branches = self.branches.iter().flat_map(|b| &b.tokens);
         if let Some(id) = self.tokens.iter().chain(branches.clone()).find(|id| **id as usize >= config.vocab_size) {

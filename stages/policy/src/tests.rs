@@ -1,10 +1,12 @@
 //! Behaviour across the crate's parts, on small random models.
 
 mod engine;
+mod parity;
 mod trainer;
 
+use crate::SamplingParams;
 use crate::{Engine, EngineOptions, ModelConfig, Request, Sequence, Span, Trainer, TrainerOptions};
-use schemas::{Sampling, pipeline::PolicyConfig};
+use schemas::pipeline::PolicyConfig;
 use std::collections::BTreeMap;
 
 const VOCABULARY: usize = 96;
@@ -51,8 +53,8 @@ fn engine(trainer: &Trainer, options: EngineOptions) -> Engine {
 }
 
 fn request(ticket: u64, tokens: Vec<u32>, max_tokens: u32) -> Request {
-    let sampling = Sampling { seed: 1000 + ticket, max_tokens, ..Sampling::default() };
-    Request { ticket, rollout: ticket, group: ticket, tokens, version: 1, sampling, stop_ids: vec![STOP] }
+    let sampling = SamplingParams { seed: 1000 + ticket, max_tokens, ..SamplingParams::default() };
+    Request { ticket, rollout: ticket, tokens, version: 1, sampling, stop_ids: vec![STOP], ..Request::default() }
 }
 
 /// Steps until nothing is left; the replies by ticket.
@@ -87,7 +89,7 @@ impl Play {
                 sequence.tokens.extend(words(1000 + rollout as u32 + 100 * turn as u32, self.prompt));
                 let ticket = turn * self.rollouts + rollout as u64;
                 let mut request = request(ticket, sequence.tokens.clone(), self.max_tokens);
-                (request.rollout, request.group, request.version) = (rollout as u64, rollout as u64 / 4, version(turn));
+                (request.rollout, request.version) = (rollout as u64, version(turn));
                 engine.submit(request).unwrap();
             }
             let replies = drain(engine);

@@ -6,16 +6,14 @@
 
 use crate::batch::{Microbatch, Packing, pack};
 use crate::engine::{BAN, ban_row};
-use crate::model::{Model, download};
+use crate::lora::Adapters;
+use crate::model::{Model, Place, download};
 use crate::objective::{self, Columns, Sums};
 use crate::optimizer::{self, AdamW};
-use crate::pass::Head;
-use crate::{Error, ModelConfig, Reinforce, Result, Sequence, Stats, init, weights};
+use crate::pass::{Head, targets_at_once};
+use crate::{Error, LoraOptions, ModelConfig, Reinforce, Result, Sequence, Stats, init, weights};
 use std::path::Path;
-use tch::{Device, Tensor};
-
-/// Scores of one forward pass, `targets * vocabulary`, at most.
-const SCORES: usize = 1 << 25;
+use tch::{Device, Kind, Tensor};
 
 /// Tokens of one pass on a CPU, at most: what passes between two operations should still lie in its caches.
 const CACHED: usize = 2048;
@@ -36,6 +34,26 @@ pub struct TrainerOptions {
     pub banned: Vec<u32>,
     /// At which the engine samples. 0 (greedy) counts as 1.
     pub temperature: f64,
+    pub precision: Precision,
+    /// Keep each layer's input alone and compute the layer again on the way back: much less memory for a third more work.
+    pub recompute: bool,
+}
+
+/// The type that weights lie and are computed in. The optimiser's moments are f32 in either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    #[default]
+    F32,
+    Bf16,
+}
+
+impl Precision {
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Precision::F32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        }
+    }
 }
 
 impl Default for TrainerOptions {
@@ -48,6 +66,8 @@ impl Default for TrainerOptions {
             clip_norm: 1.0,
             banned: vec![],
             temperature: 1.0,
+            precision: Precision::F32,
+            recompute: false,
         }
     }
 }
@@ -98,7 +118,8 @@ impl Trainer {
             .filter_map(|id| usize::try_from(*id).ok())
             .filter(|id| *id < config.vocab_size)
             .for_each(|id| banned[id] = true);
-        let model = Model::new(&config, weights, options.device)?;
+        let place = Place { device: options.device, kind: options.precision.kind() };
+        let model = Model::new(&config, weights, place)?;
         let optimizer = AdamW::new(&model);
         Ok(Trainer { options, model, optimizer, reference: None, ban, banned })
     }
@@ -114,12 +135,55 @@ impl Trainer {
 
     /// The weights: bytes of a safetensors file, Hugging Face names, f32.
     pub fn weights(&self) -> Vec<u8> {
-        weights::write(&self.host_weights())
+        weights::write(&self.host_weights()).expect("weights on the host have a type that the format knows")
     }
 
     pub(crate) fn host_weights(&self) -> weights::Weights {
-        let parameters: Vec<Tensor> = self.model.parameters().iter().map(|(p, _)| p.detach()).collect();
-        self.model.export(&parameters)
+        self.model.weights()
+    }
+
+    /// Trains a new adapter from now on, and nothing else. The reference, where one is held, stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] for a module that the model lacks, or where it has an adapter already.
+    pub fn adapt(&mut self, options: &LoraOptions, seed: u64) -> Result<()> {
+        let adapters = Adapters::draw(&self.model.config, &self.model.layout, options, seed, self.model.place)?;
+        self.take_adapters(adapters)
+    }
+
+    /// Trains an adapter of PEFT's from now on, and nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`], [`Error::Shape`] or [`Error::Missing`] where it was made for another base; [`Error::Io`].
+    pub fn load_adapter(&mut self, folder: &Path) -> Result<()> {
+        let adapters = Adapters::read(&self.model.config, &self.model.layout, folder, self.model.place)?;
+        self.take_adapters(adapters)
+    }
+
+    fn take_adapters(&mut self, adapters: Adapters) -> Result<()> {
+        if self.model.adapters.is_some() {
+            return Err(Error::Adapter("the model has one already; hint: call `merge_adapter` first".into()));
+        }
+        self.model.adapters = Some(adapters);
+        self.optimizer = AdamW::new(&self.model);
+        Ok(())
+    }
+
+    /// Writes the adapter as PEFT does.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] where there is none; [`Error::Io`].
+    pub fn save_adapter(&self, folder: &Path) -> Result<()> {
+        let adapters = self.model.adapters.as_ref().ok_or_else(|| Error::Adapter("the model has none".into()))?;
+        adapters.save(&self.model.config, folder)
+    }
+
+    /// Adds the adapter to the weights; from now on all of them are trained.
+    pub fn merge_adapter(&mut self) {
+        if let Some(adapters) = self.model.adapters.take() {
+            self.model.values = adapters.merge(&self.model.values);
+            self.optimizer = AdamW::new(&self.model);
+        }
     }
 
     /// Holds the present weights as the reference of the KL penalty.
@@ -127,7 +191,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Torch`], without memory.
     pub fn snapshot_reference(&mut self) -> Result<()> {
-        self.reference = Some(Model::new(&self.model.config, &self.host_weights(), self.options.device)?);
+        self.reference = Some(Model::new(&self.model.config, &self.host_weights(), self.model.place)?);
         Ok(())
     }
 
@@ -148,7 +212,8 @@ impl Trainer {
         let batches = self.pack(sequences, true)?;
         let (_, total) = totals(&batches, &Objective::Imitation);
         let worker = self.worker();
-        Ok(batches.iter().map(|batch| worker.evaluate(batch, &Objective::Imitation, total).loss.double_value(&[])).sum())
+        let losses = batches.iter().filter_map(|batch| worker.evaluate(batch, &Objective::Imitation, total));
+        Ok(losses.map(|sums| sums.loss.double_value(&[])).sum())
     }
 
     /// One step of the clipped objective on the policy's own tokens. Branches take no part.
@@ -177,7 +242,7 @@ impl Trainer {
         let batches = self.pack(std::slice::from_ref(sequence), false)?;
         let all = batches.iter().map(|batch| {
             let columns = Columns::new(&batch.targets, self.options.device);
-            download(&objective::chosen(&self.head().forward(&self.model, batch, &columns), &columns.ids))
+            download(&self.head().logprobs(&self.model, batch, &columns))
         });
         Ok(all.flatten().collect())
     }
@@ -193,8 +258,9 @@ impl Trainer {
         let cpu = device == Device::Cpu;
         let tokens: usize = sequences.iter().map(|s| s.tokens.len()).sum();
         let packing = Packing {
+            vision: self.model.config.vision.as_ref(),
             microbatch_tokens: self.options.microbatch_tokens.min(if cpu { CACHED } else { usize::MAX }),
-            microbatch_targets: (SCORES / self.model.config.vocab_size).max(256),
+            microbatch_targets: if cpu { targets_at_once(self.model.config.vocab_size, device) } else { usize::MAX },
             in_order: self.options.deterministic,
             blocks: !cpu,
             threads: if cpu && tokens >= WORTH_A_THREAD { threads() } else { 1 },
@@ -254,7 +320,7 @@ impl Trainer {
     }
 
     fn head(&self) -> Head<'_> {
-        Head { ban: &self.ban, temperature: self.options.temperature }
+        Head { ban: &self.ban, temperature: self.options.temperature, recompute: self.options.recompute }
     }
 
     fn worker(&self) -> Worker {
@@ -263,6 +329,7 @@ impl Trainer {
             reference: self.reference.as_ref().map(Model::alias),
             ban: self.ban.shallow_clone(),
             temperature: self.options.temperature,
+            recompute: self.options.recompute,
             device: self.options.device,
         }
     }
@@ -274,6 +341,7 @@ struct Worker {
     reference: Option<Model>,
     ban: Tensor,
     temperature: f64,
+    recompute: bool,
     device: Device,
 }
 
@@ -300,50 +368,42 @@ impl Worker {
     fn sum<'a>(&self, batches: impl Iterator<Item = &'a Microbatch>, objective: &Objective<'_>, total: f64) -> Sum {
         let (mut loss, mut meters) = (0.0, [0.0; 3]);
         for batch in batches {
-            let sums = self.differentiate(batch, objective, total);
+            let Some(sums) = self.differentiate(batch, objective, total) else { continue };
             loss += sums.loss.double_value(&[]);
             meters.iter_mut().zip(download(&sums.meters)).for_each(|(meter, value)| *meter += f64::from(value));
         }
-        Sum { loss, meters, gradients: self.model.parameters().iter().map(|(p, _)| p.grad()).collect() }
+        Sum { loss, meters, gradients: self.model.gradients() }
     }
 
     fn head(&self) -> Head<'_> {
-        Head { ban: &self.ban, temperature: self.temperature }
+        Head { ban: &self.ban, temperature: self.temperature, recompute: self.recompute }
     }
 
-    fn differentiate(&self, batch: &Microbatch, objective: &Objective<'_>, total: f64) -> Sums {
-        if !batch.blocks.is_empty() {
-            let sums = self.evaluate(batch, objective, total);
-            sums.loss.backward();
-            return sums;
-        }
-        let columns = Columns::new(&batch.targets, self.device);
-        let reference = self.reference_logprobs(batch, &columns, objective);
-        self.head().backward(&self.model, batch, &columns, |all| {
-            let sums = objective.sums(all, &columns, total, reference.as_ref());
-            (sums.loss.shallow_clone(), sums)
-        })
-    }
-
-    fn evaluate(&self, batch: &Microbatch, objective: &Objective<'_>, total: f64) -> Sums {
-        let columns = Columns::new(&batch.targets, self.device);
-        let reference = self.reference_logprobs(batch, &columns, objective);
-        objective.sums(&self.head().forward(&self.model, batch, &columns), &columns, total, reference.as_ref())
-    }
-
-    /// Of each target under the reference policy, where the objective asks for it.
-    fn reference_logprobs(&self, batch: &Microbatch, columns: &Columns, objective: &Objective<'_>) -> Option<Tensor> {
+    fn columns(&self, batch: &Microbatch, objective: &Objective<'_>) -> Columns {
+        let mut columns = Columns::new(&batch.targets, self.device);
         let asked = matches!(objective, Objective::Reinforcement(options) if options.kl != 0.0);
-        let reference = self.reference.as_ref().filter(|_| asked)?;
-        Some(tch::no_grad(|| objective::chosen(&self.head().forward(reference, batch, columns), &columns.ids)))
+        if let Some(reference) = self.reference.as_ref().filter(|_| asked) {
+            columns.reference = Some(self.head().logprobs(reference, batch, &columns));
+        }
+        columns
+    }
+
+    fn differentiate(&self, batch: &Microbatch, objective: &Objective<'_>, total: f64) -> Option<Sums> {
+        let columns = self.columns(batch, objective);
+        self.head().backward(&self.model, batch, &columns, &mut |all, columns| objective.sums(all, columns, total))
+    }
+
+    fn evaluate(&self, batch: &Microbatch, objective: &Objective<'_>, total: f64) -> Option<Sums> {
+        let columns = self.columns(batch, objective);
+        tch::no_grad(|| self.head().forward(&self.model, batch, &columns, &mut |all, columns| objective.sums(all, columns, total)))
     }
 }
 
 impl Objective<'_> {
-    fn sums(&self, all: &Tensor, columns: &Columns, total: f64, reference: Option<&Tensor>) -> Sums {
+    fn sums(&self, all: &Tensor, columns: &Columns, total: f64) -> Sums {
         match self {
             Objective::Imitation => objective::imitation(all, columns, total),
-            Objective::Reinforcement(options) => objective::reinforcement(all, columns, total, options, reference),
+            Objective::Reinforcement(options) => objective::reinforcement(all, columns, total, options),
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Whole {
 
 impl Whole {
     fn job(&self) -> Job<'_> {
-        Job { start: 0, past: 0, queries: self.len, tree: if self.tree.is_empty() { None } else { Some(&self.tree) } }
+        Job { start: 0, past: 0, queries: self.len, tree: if self.tree.is_empty() { None } else { Some(&self.tree) }, pages: None }
     }
 }
 

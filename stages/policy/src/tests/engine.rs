@@ -27,8 +27,7 @@ fn sampled_logprobs_are_the_trainers() {
 fn the_cache_of_a_gpu_gives_the_same_logprobs() {
     let trainer = trainer();
     for options in [EngineOptions::default(), EngineOptions { max_num_batched_tokens: 17, ..EngineOptions::default() }] {
-        let mut engine = engine(&trainer, options);
-        engine.use_device_cache();
+        let mut engine = engine(&trainer, EngineOptions { libtorch: true, ..options });
         check_against_trainer(&trainer, &PLAY.run(&mut engine, |_| 1));
     }
 }

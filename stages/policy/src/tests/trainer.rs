@@ -1,7 +1,8 @@
 //! The trainer: losses against hand-made numbers, steps that go where they should, and state that goes on bit for bit.
 
 use super::*;
-use crate::{Branch, Error, Reinforce};
+use crate::{Branch, Error, LoraOptions, Precision, Reinforce};
+use tch::Device;
 
 const STEP: Reinforce = Reinforce { clip: [0.2, 0.28], entropy: 0.0, kl: 0.0, learning_rate: 1e-3 };
 
@@ -220,8 +221,9 @@ fn weights_are_the_same_bytes_from_the_same_seed_and_survive_a_round_trip() {
     let (a, b) = (Trainer::new(config(), 5, options()).unwrap().weights(), Trainer::new(config(), 5, options()).unwrap().weights());
     assert_eq!(a, b);
     assert_ne!(a, Trainer::new(config(), 6, options()).unwrap().weights());
-    let drawn = crate::init::draw(&config(), 5);
-    assert_eq!(crate::weights::read(&config(), &a).unwrap(), drawn);
+    let (drawn, read) = (crate::init::draw(&config(), 5), crate::weights::read(&config(), &a).unwrap());
+    assert_eq!(drawn.names().collect::<Vec<_>>(), read.names().collect::<Vec<_>>());
+    assert!(drawn.names().all(|name| drawn.get(name).unwrap() == read.get(name).unwrap()));
 }
 
 #[test]
@@ -252,5 +254,76 @@ fn configurations_are_read_or_refused_by_name() {
     assert!(with("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3").unwrap_err().contains("does not divide"));
     let newer = with("\"rope_theta\": 10000.0", "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 10000.0}");
     assert_eq!(newer.unwrap(), config());
-    assert!(with("\"rope_theta\": 10000.0", "\"rope_parameters\": {\"rope_type\": \"yarn\"}").unwrap_err().contains("yarn"));
+    assert!(with("\"rope_theta\": 10000.0", "\"rope_parameters\": {\"rope_type\": \"dynamic\"}").unwrap_err().contains("`dynamic`"));
+}
+
+fn lora() -> LoraOptions {
+    LoraOptions { r: 3, alpha: 6.0, language: ["q_proj", "v_proj", "down_proj"].map(String::from).to_vec(), ..LoraOptions::default() }
+}
+
+#[test]
+fn an_adapter_alone_is_trained_and_goes_on_from_a_checkpoint() {
+    let sequences = [plain(1, 40, &[(5, 40)]), plain(2, 30, &[(1, 30)])];
+    let mut trainer = trainer();
+    let base = trainer.weights();
+    trainer.adapt(&lora(), 3).unwrap();
+    let before = trainer.imitation_loss(&sequences).unwrap();
+    assert!(trainer.weights() == base, "a new adapter changes nothing");
+    for _ in 0..15 {
+        trainer.imitate(&sequences, 1e-2).unwrap();
+    }
+    assert!(trainer.imitation_loss(&sequences).unwrap() < before - 0.05);
+    let folder = tempfile::tempdir().unwrap();
+    trainer.save(folder.path()).unwrap();
+    let mut again = Trainer::new(config(), 5, options()).unwrap();
+    let weights = crate::weights::read(&config(), &base).unwrap();
+    again.model = crate::model::Model::new(&config(), &weights, Device::Cpu).unwrap();
+    again.adapt(&lora(), 4).unwrap();
+    again.load(folder.path()).unwrap();
+    let (a, b) = (trainer.imitate(&sequences, 1e-2).unwrap(), again.imitate(&sequences, 1e-2).unwrap());
+    assert_eq!((a, trainer.weights()), (b, again.weights()));
+    // What the engine is given is the adapter merged in.
+    let loss = trainer.imitation_loss(&sequences).unwrap();
+    trainer.merge_adapter();
+    assert!((trainer.imitation_loss(&sequences).unwrap() - loss).abs() < 1e-5);
+}
+
+#[test]
+fn adapters_of_other_models_are_refused_by_name() {
+    let mut trainer = trainer();
+    let wrong = LoraOptions { language: vec!["w_proj".into()], ..lora() };
+    assert!(trainer.adapt(&wrong, 1).unwrap_err().to_string().contains("`w_proj`"));
+    trainer.adapt(&lora(), 1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    trainer.save_adapter(folder.path()).unwrap();
+    let refused = |config: &ModelConfig| {
+        let mut other = Trainer::new(config.clone(), 1, options()).unwrap();
+        other.load_adapter(folder.path()).unwrap_err().to_string()
+    };
+    let narrower = refused(&ModelConfig { intermediate_size: 32, ..config() });
+    assert!(narrower.contains("down_proj.lora_A.weight`: expected shape [3, 32], found [3, 48]"), "{narrower}");
+    let shallower = refused(&ModelConfig { num_hidden_layers: 2, ..config() });
+    assert!(shallower.contains("layers.2.") && shallower.contains("another base"), "{shallower}");
+    let at = folder.path().join("adapter_config.json");
+    let text = std::fs::read_to_string(&at).unwrap().replace("\"use_dora\": false", "\"use_dora\": true");
+    std::fs::write(&at, text).unwrap();
+    assert!(refused(&config()).contains("`use_dora`"));
+}
+
+#[test]
+fn in_bfloat16_the_logprobs_are_near_those_in_f32() {
+    let trainer = trainer();
+    let folder = tempfile::tempdir().unwrap();
+    trainer.save(folder.path()).unwrap();
+    let coarse = Trainer::from_folder(folder.path(), TrainerOptions { precision: Precision::Bf16, ..options() }).unwrap();
+    let sequence = plain(4, 60, &[(1, 60)]);
+    let (fine, coarse) = (trainer.logprobs(&sequence).unwrap(), coarse.logprobs(&sequence).unwrap());
+    let mean = fine.iter().zip(&coarse).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / fine.len() as f64;
+    assert!(mean < 0.05, "{mean}");
+    let mut coarse = Trainer::from_folder(folder.path(), TrainerOptions { precision: Precision::Bf16, ..options() }).unwrap();
+    let before = coarse.imitation_loss(std::slice::from_ref(&sequence)).unwrap();
+    for _ in 0..5 {
+        assert!(coarse.imitate(std::slice::from_ref(&sequence), 1e-2).unwrap().finite);
+    }
+    assert!(coarse.imitation_loss(&[sequence]).unwrap() < before);
 }
