@@ -4,7 +4,7 @@
 
 Each case is a folder as `save_pretrained` writes it, with `parity.safetensors` beside the weights:
 `ids.N` token ids of sequence N; `logits.N` its scores in f32; `grad.NAME` gradients of the summed negative log-likelihood of
-all tokens of all sequences; `greedy` 64 tokens that continue sequence 0, `gap` how far the best score lay over the second best.
+all tokens of both sequences but pictures'; `greedy` 64 tokens that continue sequence 0, `gap` how far the best score lay over the second best.
 A model with eyes adds `image.N.M` (RGB, u8), `offset.N`, `grid.N` and `position.N`. LoRA cases have a folder `adapter`, their
 logits and gradients are with it. Weights are rounded to the type in which they lie; all is computed in f32 from there.
 """
@@ -206,7 +206,9 @@ def compute(model, draw, numbers, vocabulary):
             ids = torch.tensor([[draw.randrange(vocabulary) for _ in range(draw.randrange(20, 60))]])
             inputs = dict(input_ids=ids)
         logits = model(**inputs).logits[0].float()
-        targets = inputs["input_ids"][0, 1:]
+        # Nobody predicts a picture.
+        targets = inputs["input_ids"][0, 1:].clone()
+        targets[targets == getattr(model.config, "image_token_id", -1)] = -100
         total = total + torch.nn.functional.cross_entropy(logits[:-1], targets, reduction="sum")
         found[f"ids.{number}"] = inputs["input_ids"][0]
         found[f"logits.{number}"] = logits.detach().contiguous()

@@ -3,11 +3,14 @@
 //! The cases lie in `tests/parity/fixtures`; `tests/parity/make.sh` draws others, and ERRAND_PARITY names their folder.
 
 use super::*;
+use crate::batch::Microbatch;
 use crate::layout::Layout;
-use crate::model::Inputs;
-use crate::pass::scores;
+use crate::pass::{inputs, scores};
+use crate::picture::positions;
+use crate::{Levels, Picture};
 use std::path::{Path, PathBuf};
-use tch::{Device, Kind, Tensor};
+use std::sync::Arc;
+use tch::{Kind, Tensor};
 
 /// Greatest difference of a score, in f32.
 const SCORES: f64 = 1e-4;
@@ -51,24 +54,49 @@ impl Case {
         Vec::<i64>::try_from(&self.expected[&format!("ids.{number}")]).unwrap().into_iter().map(|id| id as u32).collect()
     }
 
-    /// Both sequences, every token but the first trained.
-    fn sequences(&self) -> Vec<Sequence> {
-        (0..2)
-            .map(|number| {
-                let tokens = self.ids(number);
-                let trained = vec![Span { start: 1, end: tokens.len() as u32, advantage: 0.0 }];
-                Sequence { tokens, trained, ..Sequence::default() }
-            })
-            .collect()
+    /// A sequence's pictures, cut by our own processor.
+    fn pictures(&self, number: usize, config: &ModelConfig) -> Vec<Picture> {
+        let Some(vision) = &config.vision else { return vec![] };
+        let (patch, merge) = (vision.patch_size as u32, vision.spatial_merge_size as u32);
+        let area = u64::from(patch * merge).pow(2);
+        let settings = context::ImageSettings { patch, merge, min_pixels: area, max_pixels: 12 * area, ..Default::default() };
+        let levels = Levels(Arc::new(settings.levels()));
+        let offsets: Vec<i64> = Vec::try_from(&self.expected[&format!("offset.{number}")]).unwrap();
+        let grids = &self.expected[&format!("grid.{number}")];
+        let picture = |(i, offset): (usize, &i64)| {
+            let image = &self.expected[&format!("image.{number}.{i}")];
+            let [height, width] = [image.size()[0] as u32, image.size()[1] as u32];
+            let pixels = Vec::try_from(image.flatten(0, -1)).unwrap();
+            let patches = settings.patches(&context::image::Rgb { width, height, pixels }).unwrap();
+            let expected: Vec<i64> = Vec::try_from(grids.get(i as i64)).unwrap();
+            assert_eq!(patches.grid.map(i64::from).to_vec(), expected, "{}: picture {i}", self.name);
+            Picture { offset: *offset as u32, grid: patches.grid, patches: patches.bytes.into(), levels: levels.clone() }
+        };
+        offsets.iter().enumerate().map(picture).collect()
+    }
+
+    /// Both sequences; every token but the first and those of pictures is trained.
+    fn sequences(&self, config: &ModelConfig) -> Vec<Sequence> {
+        let sequence = |number: usize| {
+            let (tokens, pictures) = (self.ids(number), self.pictures(number, config));
+            let shown = |at: usize| {
+                let vision = config.vision.as_ref();
+                pictures.iter().any(|p| (p.offset as usize..p.end(vision.expect("there are pictures"))).contains(&at))
+            };
+            let words = (1..tokens.len()).filter(|at| !shown(*at)).map(|at| at as u32);
+            let trained = words.map(|at| Span { start: at, end: at + 1, advantage: 0.0 }).collect();
+            Sequence { tokens, trained, pictures, ..Sequence::default() }
+        };
+        (0..2).map(sequence).collect()
     }
 
     fn check_scores(&self) {
         let trainer = self.trainer();
         let _guard = tch::no_grad_guard();
         for number in 0..2 {
-            let tokens = self.expected[&format!("ids.{number}")].shallow_clone();
-            let positions = Tensor::arange(tokens.size()[0], (Kind::Int64, Device::Cpu));
-            let found = scores(&trainer.model, &Inputs::text(tokens, positions));
+            let tokens = self.ids(number).into_iter().map(i64::from).collect();
+            let pictures = self.pictures(number, trainer.config());
+            let found = scores(&trainer.model, &inputs(&trainer.model, &whole(tokens, pictures, trainer.config())));
             let worst = (found - &self.expected[&format!("logits.{number}")]).abs().max().double_value(&[]);
             assert!(worst < SCORES, "{}, sequence {number}: a score is off by {worst:e}", self.name);
         }
@@ -76,7 +104,7 @@ impl Case {
 
     fn check_gradients(&self) {
         let trainer = self.trainer();
-        let sequences = self.sequences();
+        let sequences = self.sequences(trainer.config());
         let targets = sequences.iter().map(Sequence::trained_tokens).sum::<usize>() as f64;
         for as_on_gpu in [false, true] {
             // The trainer's loss is the mean, the reference's the sum.
@@ -92,6 +120,34 @@ impl Case {
             }
             assert_eq!(named.names().count(), Layout::new(trainer.config()).parts().count());
         }
+    }
+
+    fn check_positions(&self) {
+        let config = self.trainer().config().clone();
+        for number in 0..2 {
+            let pictures = self.pictures(number, &config);
+            let (found, _) = positions(self.ids(number).len(), &pictures, config.vision.as_ref());
+            let expected = self.expected[&format!("position.{number}")].transpose(0, 1).contiguous();
+            assert_eq!(Tensor::from_slice(found.as_flattened()).view_as(&expected), expected, "{}", self.name);
+        }
+    }
+
+    /// The best token after each of the reference's, in one pass, and how many places were too close to tell.
+    fn check_forced(&self) -> usize {
+        let trainer = self.trainer();
+        let _guard = tch::no_grad_guard();
+        let (prompt, config) = (self.ids(0), trainer.config());
+        let reference: Vec<i64> = Vec::try_from(&self.expected["greedy"]).unwrap();
+        let gaps: Vec<f32> = Vec::try_from(&self.expected["gap"]).unwrap();
+        let tokens = prompt.iter().map(|id| i64::from(*id)).chain(reference.iter().copied()).collect();
+        let all = scores(&trainer.model, &inputs(&trainer.model, &whole(tokens, self.pictures(0, config), config)));
+        // The engine never samples vision tokens: the last five ids of a case.
+        let words = config.vocab_size as i64 - 5;
+        let best = all.narrow(1, 0, words).narrow(0, prompt.len() as i64 - 1, reference.len() as i64).argmax(1, false);
+        let best: Vec<i64> = Vec::try_from(best).unwrap();
+        let differing: Vec<usize> = (0..best.len()).filter(|at| best[*at] != reference[*at]).collect();
+        assert!(differing.iter().all(|at| gaps[*at] < CLOSE), "{}: tokens {differing:?}", self.name);
+        differing.len()
     }
 
     /// The engine's continuation, and how many places were too close to tell.
@@ -128,6 +184,13 @@ impl Case {
     }
 }
 
+/// A sequence as the only one of a batch.
+fn whole(tokens: Vec<i64>, pictures: Vec<Picture>, config: &ModelConfig) -> Microbatch {
+    let (positions, _) = positions(tokens.len(), &pictures, config.vision.as_ref());
+    let pictures = pictures.into_iter().map(|picture| (picture.offset as usize, picture)).collect();
+    Microbatch { tokens, positions, pictures, ..Microbatch::default() }
+}
+
 fn check_text(family: &str) {
     let cases = cases(family);
     for case in &cases {
@@ -152,4 +215,18 @@ fn parity_qwen3() {
 #[test]
 fn parity_llama() {
     check_text("llama");
+}
+
+#[test]
+fn parity_qwen2_5_vl() {
+    let cases = cases("qwen2_5_vl");
+    let mut close = 0;
+    for case in &cases {
+        case.check_positions();
+        case.check_scores();
+        case.check_gradients();
+        case.check_round_trip();
+        close += case.check_forced();
+    }
+    println!("qwen2_5_vl: {} cases, {close} places too close to tell", cases.len());
 }
