@@ -113,11 +113,12 @@ pub(crate) async fn update(State(app): State<Arc<App>>, Body(map): Body) -> Resu
     Ok(Json(json!({ "message": "Weights updated", "seconds": seconds, "pause_seconds": pause })))
 }
 
-pub(crate) async fn finish(State(app): State<Arc<App>>, body: Option<Body>) -> Json<Value> {
-    let name = body.and_then(|Body(map)| map.get("weight_version").and_then(Value::as_str).map(str::to_string));
-    if let Some(name) = name {
-        app.set_weight_version(&name);
-        app.core.send(Command::Rename { name });
+/// The body may be empty, or name the version.
+pub(crate) async fn finish(State(app): State<Arc<App>>, body: axum::body::Bytes) -> Json<Value> {
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if let Some(name) = body["weight_version"].as_str() {
+        app.set_weight_version(name);
+        app.core.send(Command::Rename { name: name.to_string() });
     }
     Json(json!({ "message": "Weight update finished" }))
 }

@@ -90,7 +90,6 @@ pub(crate) struct Done {
     pub(crate) reason: &'static str,
     pub(crate) stop_text: Option<String>,
     pub(crate) stop_id: Option<u32>,
-    pub(crate) cached: usize,
     pub(crate) prompt_logprobs: Vec<TokenLogprob>,
     /// Which weights made which tokens: name, first, one past the last.
     pub(crate) versions: Vec<(String, u32, u32)>,
@@ -287,7 +286,8 @@ impl Worker {
                 if clear {
                     self.engine.clear_cache();
                 }
-                drop(done.send(()));
+                // Nobody waits any more where the caller went away; so in the other answers.
+                let _ = done.send(());
             }
         }
     }
@@ -300,15 +300,17 @@ impl Worker {
                 self.pausing = None;
                 self.paused.store(false, Ordering::SeqCst);
             }
-            Command::Abort { done } => drop(done.send(self.abort_all())),
+            Command::Abort { done } => {
+                let _ = done.send(self.abort_all());
+            }
             Command::ClearCache => self.engine.clear_cache(),
-            Command::Install { adapter, name, prepared, done } => drop(done.send(self.install(adapter, name, prepared))),
+            Command::Install { adapter, name, prepared, done } => { let _ = done.send(self.install(adapter, name, prepared)); },
             Command::Unload { adapter, done } => {
                 let known = self.current.remove(&Some(adapter));
                 if let Some(version) = known {
                     self.engine.drop_version(version);
                 }
-                drop(done.send(known.is_some()));
+                let _ = done.send(known.is_some());
             }
             Command::Rename { name } => {
                 if let Some(version) = self.current.get(&None) {
@@ -358,7 +360,7 @@ impl Worker {
         if clear && mode != PauseMode::Keep {
             self.engine.clear_cache();
         }
-        drop(done.send(()));
+        let _ = done.send(());
     }
 
     fn abort_all(&mut self) -> usize {
@@ -500,7 +502,6 @@ impl Worker {
             reason,
             stop_id: if stop_text.is_none() { last.filter(named) } else { None },
             stop_text,
-            cached: generated.cached,
             prompt_logprobs: generated.prompt_logprobs.clone(),
             versions: versions.collect(),
             message,

@@ -114,4 +114,4 @@ async fn kit_signal() {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -124,7 +124,6 @@ pub(crate) struct Asked {
     pub(crate) return_token_ids: bool,
     pub(crate) tokens_as_ids: bool,
     pub(crate) truncate: Option<i64>,
-    pub(crate) add_special: bool,
 }
 
 /// Reads the fields that every route has. `max` is the route's own field for the token limit.
@@ -172,13 +171,12 @@ pub(crate) fn asked(app: &App, fields: &Fields<'_>, max: &[&str], default_max: O
         return_token_ids: fields.flag("return_token_ids", false)?,
         tokens_as_ids: fields.flag("return_tokens_as_token_ids", false)?,
         truncate: fields.int("truncate_prompt_tokens")?,
-        add_special: fields.flag("add_special_tokens", true)?,
     })
 }
 
 fn check_n(n: i64, temperature: f32) -> Result<(), ApiError> {
     match n {
-        ..1 => Err(ApiError::bad(format!("n must be at least 1, got {n}."))),
+        ..=0 => Err(ApiError::bad(format!("n must be at least 1, got {n}."))),
         n if n > MOST_N => Err(ApiError::bad(format!(
             "n must be at most {MOST_N}, got {n}. To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
         ))),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tokenizers::Tokenizer;
 
-pub struct Text {
+pub(crate) struct Text {
     tokenizer: Tokenizer,
     template: Option<String>,
     special: BTreeMap<u32, String>,
