@@ -252,6 +252,8 @@ pub enum Engine {
     Builtin,
     /// Seeded random well-formed replies, no weights: for benchmarks and tests of everything else.
     Scripted,
+    /// Servers that speak vLLM's HTTP interface, at `urls`.
+    Vllm,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -271,6 +273,10 @@ pub struct GeneratorConfig {
     /// Keep a rollout's keys and values when new weights arrive (`true`), or compute them again.
     pub keep_kv_across_versions: bool,
     pub threads: u32,
+    /// `http://host:port` of each server, where the engine is `vllm`.
+    pub urls: Vec<String>,
+    /// A folder that this process writes and those servers read, under the same path: new weights go through it.
+    pub weights_folder: String,
 }
 
 impl Default for GeneratorConfig {
@@ -284,6 +290,8 @@ impl Default for GeneratorConfig {
             versions_held: 2,
             keep_kv_across_versions: true,
             threads: 2,
+            urls: vec![],
+            weights_folder: "runs/weights".into(),
         }
     }
 }

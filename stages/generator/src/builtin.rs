@@ -2,6 +2,8 @@
 
 use generator::{Engine, Files, Generated, Load, Request};
 use schemas::pipeline::Pipeline;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Instant;
 
@@ -12,7 +14,13 @@ pub(crate) struct Builtin {
     set_on: Option<ThreadId>,
     kv_cache_mib: f64,
     computing_s: f64,
+    context: Arc<context::Context>,
+    /// Texts that end a request's reply.
+    stops: BTreeMap<u64, Vec<String>>,
 }
+
+/// Tokens that a stop text may hang on.
+const TAIL: usize = 48;
 
 impl Builtin {
     pub(crate) fn new(pipeline: &Pipeline, files: &Files) -> Result<Builtin, String> {
@@ -31,11 +39,25 @@ impl Builtin {
             banned: tokenizer.banned_ids(config.vocab_size),
             deterministic: pipeline.deterministic,
             keep_kv: settings.keep_kv_across_versions,
+            threads: settings.threads as usize,
             device,
+            ..policy::EngineOptions::default()
         };
         let engine = policy::Engine::new(config, options).map_err(|e| e.to_string())?;
+        tracing::info!("cache for keys and values: {} MiB, {} tokens", settings.kv_cache_mib, engine.kv_tokens());
         let kv_cache_mib = f64::from(settings.kv_cache_mib);
-        Ok(Builtin { engine, threads: settings.threads as usize, set_on: None, kv_cache_mib, computing_s: 0.0 })
+        Ok(Builtin { engine, threads: settings.threads as usize, set_on: None, kv_cache_mib, computing_s: 0.0, context: files.context.clone(), stops: BTreeMap::new() })
+    }
+
+    /// Replies that said a stop text just now: they end with the token that completes it, which the stage looks for again.
+    fn stopped(&mut self) -> Vec<policy::Generated> {
+        let says = |ticket: &u64, stop: &[String]| {
+            let ids = self.engine.sampled(*ticket).unwrap_or_default();
+            let text = self.context.tokenizer.decode(&ids[ids.len().saturating_sub(TAIL)..]);
+            stop.iter().any(|stop| text.contains(stop.as_str()))
+        };
+        let tickets: Vec<u64> = self.stops.iter().filter(|(ticket, stop)| says(ticket, stop)).map(|(ticket, _)| *ticket).collect();
+        tickets.into_iter().filter_map(|ticket| self.engine.stop(ticket)).collect()
     }
 
     /// Every thread has an OpenMP pool of its own, and the driver may move between threads.
@@ -46,6 +68,11 @@ impl Builtin {
             self.set_on = Some(current);
         }
     }
+}
+
+fn given(g: policy::Generated) -> Generated {
+    let failed = g.broken.then(|| "the policy's scores are no numbers; hint: its weights are broken".to_string());
+    Generated { ticket: g.ticket, tokens: g.tokens, logprobs: g.logprobs, versions: g.versions, cut: g.cut, failed }
 }
 
 impl Engine for Builtin {
@@ -67,19 +94,27 @@ impl Engine for Builtin {
     }
 
     fn submit(&mut self, request: Request) -> Result<Option<Generated>, String> {
-        let Request { ticket, rollout, group, tokens, version, sampling, stop_ids } = request;
-        let request = policy::Request { ticket, rollout, group, tokens, version, sampling, stop_ids };
-        self.engine.submit(request).map_err(|e| e.to_string()).map(|()| None)
+        let Request { ticket, rollout, tokens, version, sampling, stop_ids, .. } = request;
+        let stop = sampling.stop.iter().filter(|text| !text.is_empty()).cloned().collect::<Vec<_>>();
+        let sampling = policy::SamplingParams::from(&sampling);
+        let request = policy::Request { ticket, rollout, tokens, version, sampling, stop_ids, salt: 0 };
+        self.engine.submit(request).map_err(|e| e.to_string())?;
+        if !stop.is_empty() {
+            self.stops.insert(ticket, stop);
+        }
+        Ok(None)
     }
 
     fn step(&mut self) -> Result<Vec<Generated>, String> {
         self.set_threads();
         let started = Instant::now();
-        let done = self.engine.step().map_err(|e| e.to_string());
+        let mut done = self.engine.step().map_err(|e| e.to_string())?;
+        done.extend(self.stopped());
         self.computing_s += started.elapsed().as_secs_f64();
-        let given =
-            |g: policy::Generated| Generated { ticket: g.ticket, tokens: g.tokens, logprobs: g.logprobs, versions: g.versions, cut: g.cut };
-        Ok(done?.into_iter().map(given).collect())
+        for reply in &done {
+            self.stops.remove(&reply.ticket);
+        }
+        Ok(done.into_iter().map(given).collect())
     }
 
     fn has_work(&self) -> bool {
@@ -103,7 +138,6 @@ impl Engine for Builtin {
 mod tests {
     use super::*;
     use schemas::Sampling;
-    use std::sync::Arc;
 
     #[test]
     fn it_samples_with_the_weights_it_was_given_and_never_a_banned_token() {

@@ -22,7 +22,7 @@ pub struct Request {
 }
 
 /// One sampled reply.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Generated {
     pub ticket: u64,
     /// Exactly as sampled, the stop token included where one was sampled.
@@ -33,6 +33,8 @@ pub struct Generated {
     pub versions: Vec<(u64, u32)>,
     /// The reply hit its token limit.
     pub cut: bool,
+    /// There is no reply, and why.
+    pub failed: Option<String>,
 }
 
 /// How an engine is doing.

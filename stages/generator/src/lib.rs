@@ -6,15 +6,19 @@
 //! now is `busy` or `version`, what can never be is `failed`; weights that do not fit are refused and the older ones serve on.
 
 pub mod engine;
+pub mod http;
+mod http_client;
 pub mod memory;
 pub mod scripted;
 mod serve;
 mod stop;
 pub mod versions;
+pub mod vllm;
 
 #[cfg(test)]
 mod tests;
 
 pub use engine::{Engine, Generated, Load, Request};
 pub use scripted::Scripted;
+pub use vllm::Vllm;
 pub use serve::{Files, Generator, Make};

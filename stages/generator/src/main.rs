@@ -1,12 +1,18 @@
 //! The generator's program: the stage of the library with the policy's own engine, or the scripted one.
 
 mod builtin;
+mod listen;
 
-use generator::{Engine, Files, Generator, Scripted};
+use generator::{Engine, Files, Generator, Scripted, Vllm, vllm};
 use kit::stage::Identity;
 use schemas::pipeline::Engine as EngineName;
 
+
 fn main() -> std::process::ExitCode {
+    // Behind HTTP it is no stage: it needs no run and no broker.
+    if std::env::args().any(|argument| argument == "--http" || argument.starts_with("--http=")) {
+        return listen::main();
+    }
     kit::main("generator", |identity| {
         let pipeline = identity.clone();
         let make = move |files: &Files| make(&pipeline, files);
@@ -18,6 +24,18 @@ fn make(identity: &Identity, files: &Files) -> Result<Box<dyn Engine>, String> {
     let pipeline = &identity.pipeline;
     match pipeline.generator.engine {
         EngineName::Builtin => Ok(Box::new(builtin::Builtin::new(pipeline, files)?)),
+        EngineName::Vllm => {
+            let settings = &pipeline.generator;
+            let config = policy::ModelConfig::from_json(&files.config).map_err(|e| e.to_string())?;
+            let options = vllm::Options {
+                urls: settings.urls.iter().map(|url| url.trim_end_matches('/').to_string()).collect(),
+                folder: std::path::absolute(&settings.weights_folder).map_err(|e| e.to_string())?.join(&identity.run),
+                files: vec![("config.json".into(), files.config.clone())],
+                banned: files.context.tokenizer.banned_ids(config.vocab_size),
+                keep_kv: settings.keep_kv_across_versions && !pipeline.deterministic,
+            };
+            Ok(Box::new(Vllm::new(options)?))
+        }
         EngineName::Scripted => {
             let world = &pipeline.world;
             let kind = worlds::kind(&world.name, world.pictures, &world.settings, worlds::Houses::default())?;

@@ -77,7 +77,7 @@ impl Engine for Scripted {
         let cut = tokens.len() > limit;
         tokens.truncate(limit);
         let versions = vec![(request.version, tokens.len() as u32)];
-        Ok(Some(Generated { ticket: request.ticket, logprobs: vec![0.0; tokens.len()], tokens, versions, cut }))
+        Ok(Some(Generated { ticket: request.ticket, logprobs: vec![0.0; tokens.len()], tokens, versions, cut, failed: None }))
     }
 
     fn step(&mut self) -> Result<Vec<Generated>, String> {

@@ -353,6 +353,9 @@ impl Generator {
 
     /// A reply is there: it becomes part of the segment and goes back to its stepper.
     fn complete(&mut self, generated: Generated, now: Now, out: &mut Vec<Output>) {
+        if let Some(reason) = generated.failed {
+            return self.fail(generated.ticket, reason, out);
+        }
         let (Some(job), Some(ready)) = (self.drop_job(generated.ticket), &self.ready) else { return };
         let context = ready.context.clone();
         let Job { mut prompt, arrived_us, .. } = job;

@@ -24,7 +24,7 @@ pub(crate) fn cut_at_stop(generated: Generated, stop: &[String], decode: impl Fn
         left -= taken;
         (taken > 0).then_some((version, taken))
     });
-    Generated { ticket, tokens, logprobs, versions: kept.collect(), cut: false }
+    Generated { ticket, tokens, logprobs, versions: kept.collect(), cut: false, failed: None }
 }
 
 #[cfg(test)]
@@ -40,7 +40,7 @@ mod tests {
         let tokens: Vec<u32> = text.bytes().map(u32::from).collect();
         let half = tokens.len() as u32 / 2;
         let versions = vec![(1, half), (2, tokens.len() as u32 - half)];
-        Generated { ticket: 1, logprobs: vec![-1.0; tokens.len()], tokens, versions, cut: true }
+        Generated { ticket: 1, logprobs: vec![-1.0; tokens.len()], tokens, versions, cut: true, failed: None }
     }
 
     #[test]

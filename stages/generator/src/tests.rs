@@ -76,6 +76,7 @@ impl Engine for Fixed {
             logprobs: vec![-0.5],
             versions: vec![(r.version, 1)],
             cut: false,
+            failed: None,
         };
         Ok(done.into_iter().map(reply).collect())
     }

@@ -83,7 +83,7 @@ pub struct Generated {
     pub tokens: Vec<u32>,
     /// Of each sampled id, as [`crate::LogprobsMode`] says.
     pub logprobs: Vec<f32>,
-    /// The same with ranks and the best other ids, where the request asked for them.
+    /// The same, with ranks and the best other ids where the request asked for them.
     pub details: Vec<TokenLogprob>,
     /// Of the prompt's tokens from the second on, where the request asked for them.
     pub prompt_logprobs: Vec<TokenLogprob>,
@@ -135,6 +135,35 @@ impl Loader {
     /// As [`Loader::prepare`], and [`Error::Io`].
     pub fn prepare_folder(&self, folder: &std::path::Path) -> Result<Prepared> {
         self.ready(&weights::read_folder(&self.config, folder)?)
+    }
+
+    /// The weights of a model folder with a LoRA adapter of another folder added in, `W + s B A`.
+    ///
+    /// # Errors
+    /// As [`Loader::prepare_folder`]; [`Error::Weights`] where the adapter is not of this model.
+    pub fn prepare_adapter(&self, base: &std::path::Path, adapter: &std::path::Path) -> Result<Prepared> {
+        let path = adapter.join("adapter_config.json");
+        let text = std::fs::read(&path).map_err(crate::error::io(&path))?;
+        let wrong = |what: &str| Error::Weights(format!("{}: {what}", adapter.display()));
+        let settings: serde_json::Value = serde_json::from_slice(&text).map_err(|e| wrong(&e.to_string()))?;
+        let number = |key: &str| settings[key].as_f64().filter(|n| *n > 0.0).ok_or_else(|| wrong(&format!("lacks `{key}`")));
+        let (rank, alpha) = (number("r")?, number("lora_alpha")?);
+        let scale = if settings["use_rslora"] == true { alpha / rank.sqrt() } else { alpha / rank };
+        let parts = weights::open(&adapter.join("adapter_model.safetensors"))?;
+        let mut whole = weights::read_folder(&self.config, base)?;
+        for name in parts.names() {
+            let Some(module) = name.strip_suffix(".lora_A.weight") else { continue };
+            let target = module.strip_prefix("base_model.model.").unwrap_or(module).replace("model.language_model.", "model.");
+            let (a, b) = (parts.get(name)?.to_kind(Kind::Float), parts.get(&format!("{module}.lora_B.weight"))?.to_kind(Kind::Float));
+            let target = format!("{target}.weight");
+            let before = whole.get(&target)?.to_kind(Kind::Float);
+            let shape = before.size();
+            if a.dim() != 2 || b.dim() != 2 || [b.size()[0], a.size()[1]] != shape[..] || a.size()[0] != b.size()[1] {
+                return Err(wrong(&format!("`{module}` does not fit `{target}` of shape {shape:?}")));
+            }
+            whole.insert(target, before + b.matmul(&a) * scale);
+        }
+        self.ready(&whole)
     }
 
     fn ready(&self, weights: &weights::Weights) -> Result<Prepared> {
@@ -527,7 +556,7 @@ fn finished(running: Running, cut: bool) -> Generated {
         ticket: request.ticket,
         tokens: tokens[prompt..].to_vec(),
         logprobs: sampled.iter().map(|token| token.logprob).collect(),
-        details: if request.sampling.top_logprobs.is_some() { sampled } else { vec![] },
+        details: sampled,
         prompt_logprobs,
         versions,
         cut,

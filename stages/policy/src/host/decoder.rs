@@ -8,7 +8,7 @@ use crate::kv::PAGE;
 use crate::lanes::LANES;
 use crate::plan::Plan;
 use crate::weights::Weights;
-use crate::{ModelConfig, Result};
+use crate::{Error, ModelConfig, Result};
 
 /// Queries of one sequence that a thread takes at once.
 const QUERIES: usize = 32;
@@ -44,7 +44,13 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     pub(crate) fn new(config: &ModelConfig, weights: &Weights) -> Result<Decoder> {
-        let get = |name: &str| -> Result<Vec<f32>> { Ok(crate::model::download(&weights.get(name)?)) };
+        let get = |name: &str| -> Result<Vec<f32>> {
+            let values = crate::model::download(&weights.get(name)?);
+            match values.iter().all(|value| value.is_finite()) {
+                true => Ok(values),
+                false => Err(Error::Weights(format!("tensor `{name}` holds what is no number"))),
+            }
+        };
         let hidden = config.hidden_size;
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for number in 0..config.num_hidden_layers {

@@ -1,0 +1,82 @@
+//! Driving servers: our own behind HTTP stands for vLLM, whose interface it has.
+
+use super::*;
+use crate::http::Settings;
+use crate::http::tests::{Server as Http, folder};
+use schemas::Sampling;
+
+fn options(home: &std::path::Path, urls: Vec<String>) -> Options {
+    let config = std::fs::read(home.join("config.json")).unwrap();
+    Options { urls, folder: home.join("weights"), files: vec![("config.json".into(), config)], banned: vec![4], keep_kv: false }
+}
+
+fn settings(home: &std::path::Path) -> Settings {
+    Settings { names: vec!["m".into()], threads: 1, kv_cache_mib: 8, max_model_len: Some(512), ..Settings::of(home) }
+}
+
+fn request(ticket: u64, rollout: u64) -> Request {
+    let sampling = Sampling { max_tokens: 6, seed: ticket, ..Sampling::default() };
+    Request { ticket, rollout, group: 0, tokens: vec![5, 6, 7, 8], version: 1, sampling, stop_ids: vec![2] }
+}
+
+fn drain(engine: &mut Vllm) -> Vec<Generated> {
+    let mut done = vec![];
+    while engine.has_work() {
+        done.extend(engine.step().unwrap());
+    }
+    done.sort_by_key(|reply| reply.ticket);
+    done
+}
+
+#[test]
+fn replies_come_with_logprobs_and_the_version_that_was_loaded() {
+    let home = tempfile::tempdir().unwrap();
+    folder(home.path(), 1);
+    let next = home.path().join("other");
+    folder(&next, 2);
+    let server = Http::start(&settings(home.path()));
+    let mut engine = Vllm::new(options(home.path(), vec![server.url.clone()])).unwrap();
+    for version in [1, 2] {
+        let weights = std::fs::read(if version == 1 { home.path() } else { &next }.join("model.safetensors")).unwrap();
+        engine.load(version, &weights).unwrap();
+        (0..4).for_each(|ticket| assert_eq!(engine.submit(request(ticket, ticket)).unwrap(), None));
+        let done = drain(&mut engine);
+        assert_eq!(done.len(), 4);
+        for reply in done {
+            assert_eq!(reply.failed, None);
+            assert_eq!((reply.logprobs.len(), &reply.versions), (reply.tokens.len(), &vec![(version, reply.tokens.len() as u32)]));
+            assert!(!reply.tokens.contains(&4) && reply.logprobs.iter().all(|logprob| *logprob < 0.0));
+        }
+    }
+    assert!(engine.load(3, b"torn").unwrap_err().contains("version 3"));
+}
+
+#[test]
+fn a_server_that_dies_loses_no_rollout() {
+    let home = tempfile::tempdir().unwrap();
+    folder(home.path(), 1);
+    let (first, second) = (Http::start(&settings(home.path())), Http::start(&settings(home.path())));
+    let mut engine = Vllm::new(options(home.path(), vec![first.url.clone(), second.url.clone()])).unwrap();
+    engine.load(1, &std::fs::read(home.path().join("model.safetensors")).unwrap()).unwrap();
+    (0..6).for_each(|ticket| assert_eq!(engine.submit(request(ticket, ticket)).unwrap(), None));
+    let homes = |engine: &Vllm| engine.fleet.lock().unwrap().homes.clone();
+    assert_eq!(drain(&mut engine).len(), 6);
+    let before = homes(&engine);
+    assert!((0..2).all(|server| before.values().any(|home| *home == server)), "both have work: {before:?}");
+    drop(first);
+    (6..12).for_each(|ticket| assert_eq!(engine.submit(request(ticket, ticket - 6)).unwrap(), None));
+    let done = drain(&mut engine);
+    assert!(done.len() == 6 && done.iter().all(|reply| reply.failed.is_none()), "{done:?}");
+    let after = homes(&engine);
+    assert!(after.values().all(|home| *home == 1), "{after:?}");
+}
+
+#[test]
+fn a_server_whose_settings_bend_the_distribution_is_refused_with_the_flag() {
+    let home = tempfile::tempdir().unwrap();
+    folder(home.path(), 1);
+    let server = Http::start(&Settings { raw_logprobs: true, ..settings(home.path()) });
+    let refused = Vllm::new(options(home.path(), vec![server.url.clone()])).err().unwrap();
+    assert!(refused.contains("--logprobs-mode processed_logprobs"), "{refused}");
+    assert!(Vllm::new(options(home.path(), vec![])).err().unwrap().contains("urls"));
+}
