@@ -69,7 +69,7 @@ fn dense(facts: &Facts) -> Check {
     for split in Split::ALL {
         let numbers: BTreeSet<u64> = facts.rows.iter().filter(|row| row.id.split == split).map(|row| row.id.number).collect();
         let beyond = numbers.last().map_or(0, |last| last + 1);
-        let published = facts.published.as_ref().map(|by_split| by_split.get(&split).copied().unwrap_or(0));
+        let published = facts.published.as_ref().and_then(|by_split| by_split.get(&split).copied());
         if let Some(published) = published
             && beyond > published
         {

@@ -65,6 +65,13 @@ pub(super) async fn gather(folder: &Path, url: &str, client: &async_nats::Client
     }
     let (uses, uses_before) = read_uses(&folder.join("checkpoints"))?;
     let js = jetstream::new(client.clone());
+    let mut published = read_published(&js, run).await?;
+    // Where expert episodes come from a store, the scene-loader knows nothing of them.
+    if let Some(by_split) = &mut published
+        && crate::trace::pipeline_of(client, run).await?.offline.is_some()
+    {
+        by_split.remove(&Split::Expert);
+    }
     Ok(Facts {
         finished: crate::summary::read_json(&folder.join("result.json")).is_ok_and(|result| result["finished"] == Value::Bool(true)),
         rows: reader.summaries().try_collect().await?,
@@ -73,7 +80,7 @@ pub(super) async fn gather(folder: &Path, url: &str, client: &async_nats::Client
         uses_before,
         log: read_log(&folder.join("learner.jsonl"))?,
         policies: read_policies(&js, run).await?,
-        published: read_published(&js, run).await?,
+        published,
         ends: read_ends(&js, run).await?,
         start: read_start(&folder.join("checkpoints"))?,
     })
