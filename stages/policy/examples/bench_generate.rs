@@ -36,7 +36,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = arguments.next().ok_or("usage: bench_generate FOLDER THREADS")?;
     let threads: usize = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(2);
     let config = ModelConfig::from_json(&std::fs::read(Path::new(&folder).join("config.json"))?)?;
-    let options = EngineOptions { threads, kv_cache_mib: 2048, max_num_batched_tokens: 2048, max_num_seqs: 128, ..EngineOptions::default() };
+    let options =
+        EngineOptions { threads, kv_cache_mib: 2048, max_num_batched_tokens: 2048, max_num_seqs: 128, ..EngineOptions::default() };
     let mut engine = Engine::new(config, options)?;
     let started = Instant::now();
     let prepared = engine.loader().prepare_folder(Path::new(&folder))?;

@@ -85,7 +85,8 @@ impl DeviceCache {
                 mask.resize(mask.len().next_multiple_of(longest), f32::MIN);
             }
             let count = singles.len() as i64;
-            let mask = Tensor::f_from_slice(&mask)?.f_to_device(device)?.f_to_kind(self.place.kind)?.f_view([count, 1, 1, longest as i64])?;
+            let mask =
+                Tensor::f_from_slice(&mask)?.f_to_device(device)?.f_to_kind(self.place.kind)?.f_view([count, 1, 1, longest as i64])?;
             let rows = to(singles.iter().map(|span| span.offset as i64).collect())?;
             self.singles = Some(Singles { rows, index: to(index)?, mask, count });
         }

@@ -4,8 +4,8 @@ mod engine;
 mod parity;
 mod trainer;
 
-use crate::{Engine, EngineOptions, ModelConfig, Request, Sequence, Span, Trainer, TrainerOptions};
 use crate::SamplingParams;
+use crate::{Engine, EngineOptions, ModelConfig, Request, Sequence, Span, Trainer, TrainerOptions};
 use schemas::pipeline::PolicyConfig;
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
 //! The innermost loop of a product: some rows by one pair of panels, in the widest registers that a CPU has.
 
 use super::Panel;
-use crate::lanes::{LANES, Lanes, Plain};
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::{Avx2, Avx512};
+use crate::lanes::{LANES, Lanes, Plain};
 
 /// A weight as it lies in memory.
 pub(crate) trait Element: Copy + Send + Sync {
@@ -51,7 +51,15 @@ pub(crate) struct Rows<'a> {
 
 /// Rows `from..to` (multiples of the height) times the pairs of panels in `weights`, `[pairs, inputs, 2]`, into `out`:
 /// `[2 pairs, rows]`, or `[pairs, rows]` where the product is gated.
-pub(crate) fn product<E: Element>(rows: Rows<'_>, weights: &[[E; LANES]], bias: Option<&[Panel]>, finish: Finish, from: usize, to: usize, out: &mut [Panel]) {
+pub(crate) fn product<E: Element>(
+    rows: Rows<'_>,
+    weights: &[[E; LANES]],
+    bias: Option<&[Panel]>,
+    finish: Finish,
+    from: usize,
+    to: usize,
+    out: &mut [Panel],
+) {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
@@ -68,18 +76,42 @@ pub(crate) fn product<E: Element>(rows: Rows<'_>, weights: &[[E; LANES]], bias: 
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn product_avx512<E: Element>(rows: Rows<'_>, weights: &[[E; LANES]], bias: Option<&[Panel]>, finish: Finish, from: usize, to: usize, out: &mut [Panel]) {
+fn product_avx512<E: Element>(
+    rows: Rows<'_>,
+    weights: &[[E; LANES]],
+    bias: Option<&[Panel]>,
+    finish: Finish,
+    from: usize,
+    to: usize,
+    out: &mut [Panel],
+) {
     any_height::<Avx512, E>(rows, weights, bias, finish, from, to, out);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn product_avx2<E: Element>(rows: Rows<'_>, weights: &[[E; LANES]], bias: Option<&[Panel]>, finish: Finish, from: usize, to: usize, out: &mut [Panel]) {
+fn product_avx2<E: Element>(
+    rows: Rows<'_>,
+    weights: &[[E; LANES]],
+    bias: Option<&[Panel]>,
+    finish: Finish,
+    from: usize,
+    to: usize,
+    out: &mut [Panel],
+) {
     any_height::<Avx2, E>(rows, weights, bias, finish, from, to, out);
 }
 
 #[inline(always)]
-fn any_height<V: Lanes, E: Element>(rows: Rows<'_>, weights: &[[E; LANES]], bias: Option<&[Panel]>, finish: Finish, from: usize, to: usize, out: &mut [Panel]) {
+fn any_height<V: Lanes, E: Element>(
+    rows: Rows<'_>,
+    weights: &[[E; LANES]],
+    bias: Option<&[Panel]>,
+    finish: Finish,
+    from: usize,
+    to: usize,
+    out: &mut [Panel],
+) {
     match rows.height {
         12 => pairs::<V, E, 12>(rows, weights, bias, finish, from, to, out),
         10 => pairs::<V, E, 10>(rows, weights, bias, finish, from, to, out),
