@@ -46,7 +46,15 @@ impl Builtin {
         let engine = policy::Engine::new(config, options).map_err(|e| e.to_string())?;
         tracing::info!("cache for keys and values: {} MiB, {} tokens", settings.kv_cache_mib, engine.kv_tokens());
         let kv_cache_mib = f64::from(settings.kv_cache_mib);
-        Ok(Builtin { engine, threads: settings.threads as usize, set_on: None, kv_cache_mib, computing_s: 0.0, context: files.context.clone(), stops: BTreeMap::new() })
+        Ok(Builtin {
+            engine,
+            threads: settings.threads as usize,
+            set_on: None,
+            kv_cache_mib,
+            computing_s: 0.0,
+            context: files.context.clone(),
+            stops: BTreeMap::new(),
+        })
     }
 
     /// Replies that said a stop text just now: they end with the token that completes it, which the stage looks for again.

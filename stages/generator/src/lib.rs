@@ -20,5 +20,5 @@ mod tests;
 
 pub use engine::{Engine, Generated, Load, Request};
 pub use scripted::Scripted;
-pub use vllm::Vllm;
 pub use serve::{Files, Generator, Make};
+pub use vllm::Vllm;

@@ -43,6 +43,9 @@ struct Arguments {
     recompute: bool,
     #[arg(long)]
     no_enable_prefix_caching: bool,
+    /// On a GPU; a CPU always computes in float32.
+    #[arg(long, default_value = "bfloat16", value_parser = ["bfloat16", "float32"])]
+    dtype: String,
     #[arg(long)]
     threads: Option<usize>,
 }
@@ -74,6 +77,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     settings.max_model_len = arguments.max_model_len;
     settings.max_logprobs = arguments.max_logprobs;
     settings.raw_logprobs = arguments.logprobs_mode == "raw_logprobs";
+    settings.bfloat16 = arguments.dtype == "bfloat16";
     settings.keep_kv = !arguments.recompute;
     settings.prefix_caching = !arguments.no_enable_prefix_caching;
     settings.threads = arguments.threads.unwrap_or(settings.threads);

@@ -7,7 +7,6 @@ use generator::{Engine, Files, Generator, Scripted, Vllm, vllm};
 use kit::stage::Identity;
 use schemas::pipeline::Engine as EngineName;
 
-
 fn main() -> std::process::ExitCode {
     // Behind HTTP it is no stage: it needs no run and no broker.
     if std::env::args().any(|argument| argument == "--http" || argument.starts_with("--http=")) {

@@ -101,7 +101,7 @@ impl Vllm {
 fn check(url: &str) -> Result<(), String> {
     let probe = |temperature: f64| -> Result<Vec<f64>, String> {
         let body = json!({ "token_ids": [1, 2, 3], "sampling_params": { "temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0,
-            "repetition_penalty": 1.0, "max_tokens": 1, "logprobs": 1, "seed": 1 } });
+            "repetition_penalty": 1.0, "max_tokens": 1, "logprobs": 5, "seed": 1 } });
         let answer = ask(&format!("{url}/inference/v1/generate"), Some(&body), DEADLINE)?;
         match answer.status {
             200 => {}

@@ -38,6 +38,8 @@ pub struct EngineOptions {
     pub threads: usize,
     /// Compute with libtorch on the CPU too, as on a GPU.
     pub libtorch: bool,
+    /// Weights, keys and values in bfloat16 on a GPU; the trainer's log-probabilities are then met less closely.
+    pub bfloat16: bool,
     pub device: Device,
 }
 
@@ -53,6 +55,7 @@ impl Default for EngineOptions {
             prefix_caching: true,
             threads: 1,
             libtorch: false,
+            bfloat16: false,
             device: Device::Cpu,
         }
     }
@@ -194,9 +197,10 @@ impl Engine {
     /// Where the cache holds not even one page, or every id is banned.
     pub fn new(config: ModelConfig, options: EngineOptions) -> Result<Engine> {
         let cuda = options.device != Device::Cpu;
-        let kind = if cuda { Kind::BFloat16 } else { Kind::Float };
+        let half = cuda && options.bfloat16;
+        let kind = if half { Kind::BFloat16 } else { Kind::Float };
         let place = (cuda || options.libtorch).then_some(Place { device: options.device, kind });
-        let pages = cache::pages(&config, options.kv_cache_mib, if cuda { 2 } else { 4 })?;
+        let pages = cache::pages(&config, options.kv_cache_mib, if half { 2 } else { 4 })?;
         let limits = Limits {
             max_num_seqs: options.max_num_seqs.max(1),
             max_num_batched_tokens: options.max_num_batched_tokens,

@@ -83,7 +83,8 @@ pub(crate) fn prompt(app: &App, fields: &Fields<'_>) -> Result<(String, &'static
     if ask && go_on {
         return Err(ApiError::bad("Cannot set both `continue_final_message` and `add_generation_prompt` to True."));
     }
-    let messages: Vec<ChatMessage> = messages.iter().enumerate().map(|(at, message)| read_message(app, fields, at, message)).collect::<Result<_, _>>()?;
+    let messages: Vec<ChatMessage> =
+        messages.iter().enumerate().map(|(at, message)| read_message(app, fields, at, message)).collect::<Result<_, _>>()?;
     let Some(last) = messages.last() else {
         return Err(ApiError::bad("Cannot apply chat template to an empty conversation. Provide at least one message."));
     };

@@ -107,7 +107,10 @@ fn prompts(app: &App, fields: &Fields<'_>) -> Result<Vec<Vec<u32>>, ApiError> {
         list.iter().map(id).collect::<Option<_>>().ok_or_else(|| fields.wrong("prompt.0", "Input should be greater than or equal to 0"))
     };
     if list.len() > PROMPTS && list.iter().all(|value| !value.is_number()) {
-        return Err(ApiError::param("prompt", format!("prompt list length {} exceeds the maximum allowed count of {PROMPTS}.", list.len())));
+        return Err(ApiError::param(
+            "prompt",
+            format!("prompt list length {} exceeds the maximum allowed count of {PROMPTS}.", list.len()),
+        ));
     }
     match list.first() {
         None => Err(ApiError::bad("You must pass at least one prompt")),

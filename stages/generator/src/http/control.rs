@@ -168,7 +168,9 @@ pub(crate) async fn load_lora(State(app): State<Arc<App>>, Body(map): Body) -> R
         return Err(ApiError::bad("Both 'lora_name' and 'lora_path' must be provided."));
     }
     if app.adapters().contains_key(name) && !fields.flag("load_inplace", false)? {
-        return Err(ApiError::bad(format!("The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True.")));
+        return Err(ApiError::bad(format!(
+            "The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True."
+        )));
     }
     let _one = app.control.busy.lock().await;
     let (loader, base, folder) = (app.core.loader.clone(), app.control.folder.clone(), PathBuf::from(path));

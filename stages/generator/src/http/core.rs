@@ -33,6 +33,8 @@ pub struct Settings {
     /// Running replies keep their keys and values when weights change, or compute them again.
     pub keep_kv: bool,
     pub prefix_caching: bool,
+    /// Compute in bfloat16 where there is a GPU.
+    pub bfloat16: bool,
     /// Report log-probabilities of the model's own scores, as vLLM does unless told otherwise.
     pub raw_logprobs: bool,
 }
@@ -52,6 +54,7 @@ impl Settings {
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             keep_kv: true,
             prefix_caching: true,
+            bfloat16: true,
             raw_logprobs: false,
         }
     }
@@ -113,14 +116,30 @@ pub(crate) struct Installed {
 
 pub(crate) enum Command {
     Submit(Box<Job>),
-    Pause { mode: PauseMode, clear: bool, done: oneshot::Sender<()> },
+    Pause {
+        mode: PauseMode,
+        clear: bool,
+        done: oneshot::Sender<()>,
+    },
     Resume,
-    Abort { done: oneshot::Sender<usize> },
+    Abort {
+        done: oneshot::Sender<usize>,
+    },
     ClearCache,
     /// New weights for the folder's own model, or an adapter's.
-    Install { adapter: Option<String>, name: String, prepared: Prepared, done: oneshot::Sender<Installed> },
-    Unload { adapter: String, done: oneshot::Sender<bool> },
-    Rename { name: String },
+    Install {
+        adapter: Option<String>,
+        name: String,
+        prepared: Prepared,
+        done: oneshot::Sender<Installed>,
+    },
+    Unload {
+        adapter: String,
+        done: oneshot::Sender<bool>,
+    },
+    Rename {
+        name: String,
+    },
 }
 
 /// The handle that handlers have.
@@ -150,6 +169,7 @@ impl Core {
             keep_kv: settings.keep_kv,
             prefix_caching: settings.prefix_caching,
             threads: settings.threads,
+            bfloat16: settings.bfloat16,
             device: if policy::register_cuda() { policy::Device::Cuda(0) } else { policy::Device::Cpu },
             ..EngineOptions::default()
         };
@@ -304,7 +324,9 @@ impl Worker {
                 let _ = done.send(self.abort_all());
             }
             Command::ClearCache => self.engine.clear_cache(),
-            Command::Install { adapter, name, prepared, done } => { let _ = done.send(self.install(adapter, name, prepared)); },
+            Command::Install { adapter, name, prepared, done } => {
+                let _ = done.send(self.install(adapter, name, prepared));
+            }
             Command::Unload { adapter, done } => {
                 let known = self.current.remove(&Some(adapter));
                 if let Some(version) = known {
@@ -497,7 +519,8 @@ impl Worker {
             (from, left) = (from + taken, left - taken);
             (self.names.get(version).cloned().unwrap_or_default(), start, from)
         });
-        let message = if generated.broken { "the model's scores are no numbers; hint: its weights are broken".to_string() } else { String::new() };
+        let message =
+            if generated.broken { "the model's scores are no numbers; hint: its weights are broken".to_string() } else { String::new() };
         event.done = Some(Done {
             reason,
             stop_id: if stop_text.is_none() { last.filter(named) } else { None },

@@ -55,12 +55,12 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// No such route.
-pub(crate) async fn not_found() -> ApiError {
-    ApiError { kind: "Not Found", ..ApiError::not_found("Not Found") }
+/// No such route. The framework under vLLM answers before vLLM does, in its own shape.
+pub(crate) async fn not_found() -> (StatusCode, Json<Value>) {
+    (StatusCode::NOT_FOUND, Json(json!({ "detail": "Not Found" })))
 }
 
 /// A route, but not by this method.
-pub(crate) async fn not_allowed() -> ApiError {
-    ApiError { status: 405, kind: "Method Not Allowed", message: "Method Not Allowed".into(), param: None }
+pub(crate) async fn not_allowed() -> (StatusCode, Json<Value>) {
+    (StatusCode::METHOD_NOT_ALLOWED, Json(json!({ "detail": "Method Not Allowed" })))
 }

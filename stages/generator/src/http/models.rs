@@ -34,7 +34,9 @@ pub(crate) async fn server_info(State(app): State<Arc<App>>) -> Json<Value> {
         policy::LogprobsMode::Raw => "raw_logprobs",
         _ => "processed_logprobs",
     };
-    Json(json!({ "vllm_config": { "model_config": { "logprobs_mode": mode, "generation_config": "vllm", "max_model_len": app.core.longest } } }))
+    Json(
+        json!({ "vllm_config": { "model_config": { "logprobs_mode": mode, "generation_config": "vllm", "max_model_len": app.core.longest } } }),
+    )
 }
 
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<Value> {

@@ -310,7 +310,7 @@ fn allowed(app: &App, fields: &Fields<'_>) -> Result<Vec<u32>, ApiError> {
 fn bad_words(app: &App, fields: &Fields<'_>) -> Result<Vec<Vec<u32>>, ApiError> {
     let words = fields.texts("bad_words")?;
     if words.iter().any(String::is_empty) {
-        return Err(ApiError::bad("bad_words cannot contain an empty string."));
+        return Err(ApiError::bad(format!("bad_words cannot contain an empty string. Got bad_words={words:?}").replace('"', "'")));
     }
     let mut all: Vec<Vec<u32>> = vec![];
     for word in words {

@@ -127,7 +127,13 @@ pub(crate) fn identity(prefix: &str) -> String {
 }
 
 /// Events of several replies, each as text of a chunk; a reader that is slow or gone holds up nobody.
-pub(crate) fn stream<F>(app: Arc<App>, replies: Vec<mpsc::UnboundedReceiver<Event>>, first: Vec<Value>, mut chunk: F, last: impl FnOnce(&[usize]) -> Option<Value> + Send + 'static) -> Response
+pub(crate) fn stream<F>(
+    app: Arc<App>,
+    replies: Vec<mpsc::UnboundedReceiver<Event>>,
+    first: Vec<Value>,
+    mut chunk: F,
+    last: impl FnOnce(&[usize]) -> Option<Value> + Send + 'static,
+) -> Response
 where
     F: FnMut(&App, usize, Event) -> Vec<Value> + Send + 'static,
 {

@@ -16,8 +16,13 @@ pub(crate) fn folder(path: &Path, seed: u64) {
     let config = policy::ModelConfig::tiny(&policy, context.tokenizer.vocab_size()).unwrap();
     let weights = policy::Trainer::new(config.clone(), seed, policy::TrainerOptions::default()).unwrap().weights();
     std::fs::create_dir_all(path).unwrap();
-    let files: [(&str, &[u8]); 4] =
-        [("tokenizer.json", &tokenizer), ("tokenizer_config.json", &settings), ("config.json", config.to_json().as_bytes()), ("model.safetensors", &weights)];
+    let config = config.to_json();
+    let files: [(&str, &[u8]); 4] = [
+        ("tokenizer.json", &tokenizer),
+        ("tokenizer_config.json", &settings),
+        ("config.json", config.as_bytes()),
+        ("model.safetensors", &weights),
+    ];
     files.iter().for_each(|(name, bytes)| std::fs::write(path.join(name), bytes).unwrap());
 }
 
@@ -151,7 +156,8 @@ fn weights_change_while_replies_run_and_each_token_says_which() {
     folder(&next, 2);
     let url = server.url.clone();
     let long = std::thread::spawn(move || {
-        let body = json!({ "token_ids": [5, 6, 7], "sampling_params": { "max_tokens": 400, "temperature": 1, "seed": 3, "ignore_eos": true } });
+        let body =
+            json!({ "token_ids": [5, 6, 7], "sampling_params": { "max_tokens": 400, "temperature": 1, "seed": 3, "ignore_eos": true } });
         ask(&format!("{url}/inference/v1/generate"), Some(&body), Duration::from_secs(60)).unwrap().json()
     });
     while server.metric("generation_tokens_total") < 20.0 {
@@ -166,10 +172,15 @@ fn weights_change_while_replies_run_and_each_token_says_which() {
     assert_eq!(server.get("/weight_info").json()["weight_version"], "7");
     let reply = long.join().unwrap();
     let spans = reply["choices"][0]["weight_versions"].as_array().unwrap();
-    assert_eq!((spans.len(), &spans[0]["version"], &spans[1]["version"], &spans[1]["end"]), (2, &json!("default"), &json!("7"), &json!(400)));
+    assert_eq!(
+        (spans.len(), &spans[0]["version"], &spans[1]["version"], &spans[1]["end"]),
+        (2, &json!("default"), &json!("7"), &json!(400))
+    );
     // What comes after is computed with the new weights alone.
     let fresh = Server::start(&settings(&next));
-    let ask_both = |server: &Server| server.post("/v1/completions", &completion(json!({ "prompt": [9, 8, 7] }))).json()["choices"][0]["token_ids"].clone();
+    let ask_both = |server: &Server| {
+        server.post("/v1/completions", &completion(json!({ "prompt": [9, 8, 7] }))).json()["choices"][0]["token_ids"].clone()
+    };
     assert_eq!(ask_both(&server), ask_both(&fresh));
 }
 
@@ -180,7 +191,12 @@ fn a_client_that_goes_away_takes_its_request_with_it() {
     for stream in [true, false] {
         let body = completion(json!({ "max_tokens": 480, "stream": stream, "ignore_eos": true })).to_string();
         let mut socket = std::net::TcpStream::connect(&address).unwrap();
-        write!(socket, "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        write!(
+            socket,
+            "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
         if stream {
             let mut some = [0; 64];
             assert!(socket.read(&mut some).unwrap() > 0);

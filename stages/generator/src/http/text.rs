@@ -41,10 +41,16 @@ impl Text {
             Ok(bytes) => String::from_utf8(bytes).ok(),
             Err(_) => settings["chat_template"].as_str().map(str::to_string),
         };
-        let special: BTreeMap<u32, String> =
-            tokenizer.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special).map(|(id, token)| (id, token.content)).collect();
-        let generation = read("generation_config.json").ok().and_then(|bytes| json(&bytes, "generation_config.json").ok()).unwrap_or_default();
-        let named = settings["eos_token"].as_str().or_else(|| settings["eos_token"]["content"].as_str()).and_then(|t| tokenizer.token_to_id(t));
+        let special: BTreeMap<u32, String> = tokenizer
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(_, token)| token.special)
+            .map(|(id, token)| (id, token.content))
+            .collect();
+        let generation =
+            read("generation_config.json").ok().and_then(|bytes| json(&bytes, "generation_config.json").ok()).unwrap_or_default();
+        let named =
+            settings["eos_token"].as_str().or_else(|| settings["eos_token"]["content"].as_str()).and_then(|t| tokenizer.token_to_id(t));
         let ids = |value: &Value| -> Vec<u32> {
             let one = value.as_u64().into_iter();
             one.chain(value.as_array().into_iter().flatten().filter_map(Value::as_u64)).map(|id| id as u32).collect()
@@ -106,11 +112,15 @@ impl Text {
             })
             .collect::<Result<_, _>>()?;
         let text = jinja.render(&messages, ask).map_err(|e| ApiError::bad(e.to_string()))?;
-        let Some(Message::Reply(last) | Message::User(last) | Message::System(last)) = messages.last().filter(|_| go_on) else { return Ok(text) };
+        let Some(Message::Reply(last) | Message::User(last) | Message::System(last)) = messages.last().filter(|_| go_on) else {
+            return Ok(text);
+        };
         // The message to be gone on with stays open: what the template writes after it is left out.
         match text.rfind(last.trim()) {
             Some(at) => Ok(text[..at + last.trim().len()].to_string()),
-            None => Err(ApiError::bad("continue_final_message is set but the final message does not appear in the chat after applying the chat template")),
+            None => Err(ApiError::bad(
+                "continue_final_message is set but the final message does not appear in the chat after applying the chat template",
+            )),
         }
     }
 }

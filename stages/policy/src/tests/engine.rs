@@ -201,3 +201,66 @@ fn requests_that_can_never_be_answered_are_refused_by_name() {
     assert!(reason(engine.submit(request(1, vec![5000], 4))).contains("5000"));
     assert!(reason(engine.submit(Request { version: 9, ..request(1, vec![5], 4) })).contains("held: [1]"));
 }
+
+#[test]
+fn replies_are_the_same_bits_however_they_are_computed() {
+    let trainer = trainer();
+    let play = Play { rollouts: 10, turns: 3, prompt: 60, max_tokens: 40 };
+    let bits = |sequences: &[Sequence]| -> Vec<(Vec<u32>, Vec<u32>)> {
+        sequences.iter().map(|s| (s.tokens.clone(), s.old_logprobs.iter().map(|l| l.to_bits()).collect())).collect()
+    };
+    let reference = bits(&play.run(&mut engine(&trainer, EngineOptions::default()), |_| 1));
+    let default = EngineOptions::default();
+    let ways = [
+        EngineOptions { prefix_caching: false, ..default.clone() },
+        EngineOptions { max_num_batched_tokens: 17, max_num_seqs: 3, ..default.clone() },
+        EngineOptions { kv_cache_mib: 1, ..default.clone() },
+        EngineOptions { threads: 2, max_num_batched_tokens: 200, ..default.clone() },
+        EngineOptions { kv_cache_mib: 1, max_num_batched_tokens: 50, threads: 2, deterministic: true, ..default },
+    ];
+    for (number, options) in ways.into_iter().enumerate() {
+        let small = options.kv_cache_mib == 1;
+        let mut engine = engine(&trainer, options);
+        assert_eq!(bits(&play.run(&mut engine, |_| 1)), reference, "way {number}");
+        let stats = engine.cache_stats();
+        assert!(stats.preemptions > 0 || !small, "way {number}: {stats:?}");
+        assert!(stats.hits > 0 || number == 0, "way {number}: {stats:?}");
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_refused_and_broken_scores_end_one_reply() {
+    let mut engine = engine(&trainer(), EngineOptions::default());
+    let folder = tempfile::tempdir().unwrap();
+    let weights = trainer().weights();
+    // The last value of the file is a weight's.
+    let broken = [&weights[..weights.len() - 4], &f32::NAN.to_le_bytes()].concat();
+    assert!(engine.load(2, &broken).unwrap_err().to_string().contains("no number"));
+    std::fs::write(folder.path().join("model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    assert!(engine.loader().prepare_folder(folder.path()).is_err());
+    engine.submit(request(1, words(1, 20), 4)).unwrap();
+    assert!(!drain(&mut engine)[&1].broken);
+}
+
+#[test]
+fn requests_that_run_can_go_on_with_other_weights() {
+    let (first, second) = (trainer(), Trainer::new(config(), 77, options()).unwrap());
+    for keep_kv in [true, false] {
+        let mut engine = engine(&first, EngineOptions { keep_kv, ..EngineOptions::default() });
+        let mut asked = request(1, words(4, 40), 12);
+        asked.stop_ids = vec![];
+        engine.submit(asked).unwrap();
+        (0..5).for_each(|_| assert!(engine.step().unwrap().is_empty()));
+        engine.load(2, &second.weights()).unwrap();
+        engine.move_requests(1, 2);
+        engine.drop_version(1);
+        let reply = drain(&mut engine).remove(&1).unwrap();
+        assert_eq!(reply.versions, [(1, 5), (2, 7)]);
+        if !keep_kv {
+            // Computed again from the start, the rest is what the new weights alone say.
+            let tokens = [words(4, 40), reply.tokens].concat();
+            let sequence = Sequence { tokens, trained: vec![Span { start: 45, end: 52, advantage: 0.0 }], ..Sequence::default() };
+            assert!(close(&second.logprobs(&sequence).unwrap(), &reply.logprobs[5..], 1e-4));
+        }
+    }
+}
