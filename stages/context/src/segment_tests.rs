@@ -320,7 +320,7 @@ const SAID: [&str; 12] = [
 /// One random conversation: segments closed by a budget of tokens, pictures of any size, texts that look like special tokens.
 fn converse(context: &Context, draw: &mut impl FnMut(u32) -> u32) {
     let budget = 60 + draw(900) as usize;
-    let mut said = |draw: &mut dyn FnMut(u32) -> u32| -> String { (0..draw(5)).map(|_| SAID[draw(12) as usize]).collect() };
+    let said = |draw: &mut dyn FnMut(u32) -> u32| -> String { (0..draw(5)).map(|_| SAID[draw(12) as usize]).collect() };
     let opening = said(draw);
     let mut segment = context.open(&head(&opening), 0).unwrap();
     for number in 0..1 + draw(7) {

@@ -3,7 +3,7 @@
 //! Tokens of any number of sequences lie end to end in one flat batch; only attention knows where a sequence starts, so it
 //! is the caller's. What the families differ in is in the configuration; where each tensor lies is in [`crate::layout`].
 
-use crate::layout::{Entry, Layout, LinearAt};
+use crate::layout::{Layout, LinearAt};
 use crate::lora::Adapters;
 use crate::weights::Weights;
 use crate::{ModelConfig, Result};
@@ -74,23 +74,14 @@ pub(crate) struct Model {
 impl Model {
     /// Puts weights of the right shapes onto a device.
     pub(crate) fn new(config: &ModelConfig, weights: &Weights, place: impl Into<Place>) -> Result<Model> {
-        Model::of(config, weights, place.into(), |_| true)
-    }
-
-    /// Only the tensors whose names are `wanted`; the others are left undefined.
-    fn of(config: &ModelConfig, weights: &Weights, place: Place, wanted: impl Fn(&str) -> bool) -> Result<Model> {
+        let place = place.into();
         let _guard = tch::no_grad_guard();
         let layout = Layout::new(config);
         let mut values = Vec::with_capacity(layout.entries.len());
         for entries in layout.entries.chunks(AT_ONCE) {
-            let there = |entry: &&Entry| wanted(&entry.parts[0].name);
-            let names: Vec<&str> = entries.iter().filter(there).flat_map(|e| &e.parts).map(|part| part.name.as_str()).collect();
+            let names: Vec<&str> = entries.iter().flat_map(|entry| &entry.parts).map(|part| part.name.as_str()).collect();
             let mut found = weights.fetch(&names, place.device)?.into_iter();
             for entry in entries {
-                if !wanted(&entry.parts[0].name) {
-                    values.push(Tensor::new());
-                    continue;
-                }
                 let mut parts = Vec::with_capacity(entry.parts.len());
                 for part in &entry.parts {
                     let tensor = found.next().expect("one was asked for by each name");
@@ -105,11 +96,6 @@ impl Model {
         let axes = config.rope.axes().map(|axes| Tensor::from_slice(&axes).to_device(place.device));
         let frequencies = upload(&frequencies, &[1, config.head_dim / 2], place.device)?;
         Ok(Model { config: config.clone(), layout: Arc::new(layout), place, values, adapters: None, frequencies, axes })
-    }
-
-    /// The vision tower alone, for whoever computes the decoder by other means: only [`Model::see`] can be asked of it.
-    pub(crate) fn eyes(config: &ModelConfig, weights: &Weights, place: impl Into<Place>) -> Result<Model> {
-        Model::of(config, weights, place.into(), |name| name.starts_with("visual."))
     }
 
     /// The trainable tensors, in a fixed order, each with whether weight decay applies to it (matrices, not norms or biases).

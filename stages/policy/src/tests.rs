@@ -1,6 +1,7 @@
 //! Behaviour across the crate's parts, on small random models.
 
 mod engine;
+mod folders;
 mod parity;
 mod trainer;
 

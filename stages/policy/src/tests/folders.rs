@@ -1,0 +1,105 @@
+//! Folders that are refused, each with one line that names what is wrong and what was expected.
+
+use super::*;
+use crate::{Levels, Picture};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A copy of a committed case that a test may spoil.
+fn copy(case: &str) -> tempfile::TempDir {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/parity/fixtures").join(case);
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        std::fs::copy(&entry, folder.path().join(entry.file_name().unwrap())).unwrap();
+    }
+    folder
+}
+
+fn refusal(folder: &Path) -> String {
+    let error = Trainer::from_folder(folder, TrainerOptions::default()).unwrap_err().to_string();
+    assert!(!error.contains('\n'), "{error}");
+    error
+}
+
+/// A committed case whose weights lie in several files.
+fn sharded() -> tempfile::TempDir {
+    (0..10).map(|n| copy(&format!("qwen2-{n}"))).find(|folder| folder.path().join("model.safetensors.index.json").exists()).unwrap()
+}
+
+#[test]
+fn folders_with_holes_are_refused() {
+    let empty = tempfile::tempdir().unwrap();
+    assert!(refusal(empty.path()).contains("config.json"));
+    let folder = sharded();
+    let shard = folder.path().join("model-00001-of-00002.safetensors");
+    let shard = if shard.exists() { shard } else { shards(folder.path()).remove(0) };
+    let whole = std::fs::read(&shard).unwrap();
+    std::fs::write(&shard, &whole[..whole.len() - 10]).unwrap();
+    assert!(refusal(folder.path()).contains("cut short"));
+    std::fs::write(&shard, &whole[..4]).unwrap();
+    assert!(refusal(folder.path()).contains("shorter than its header"));
+    std::fs::remove_file(&shard).unwrap();
+    let missing = refusal(folder.path());
+    assert!(missing.contains(&*shard.file_name().unwrap().to_string_lossy()), "{missing}");
+}
+
+fn shards(folder: &Path) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut shards: Vec<_> = files.filter(|path| path.to_string_lossy().contains("-of-")).collect();
+    shards.sort();
+    shards
+}
+
+#[test]
+fn configurations_that_are_not_computed_are_refused_by_name() {
+    let spoiled = |case: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let folder = copy(case);
+        let path = folder.path().join("config.json");
+        let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut config);
+        std::fs::write(&path, config.to_string()).unwrap();
+        refusal(folder.path())
+    };
+    let rope = spoiled("llama-0", &|c| c["rope_parameters"] = serde_json::json!({ "rope_type": "longrope", "rope_theta": 1e4 }));
+    assert!(rope.contains("`longrope`") && rope.contains("allowed"), "{rope}");
+    let key = spoiled("llama-0", &|c| c["rope_parameters"]["beta_fastest"] = 3.into());
+    assert!(key.contains("`rope_parameters.beta_fastest`"), "{key}");
+    let key = spoiled("qwen2_5_vl-0", &|c| c["text_config"]["logit_scale"] = 3.into());
+    assert!(key.contains("`text_config.logit_scale`"), "{key}");
+    let key = spoiled("qwen2_5_vl-0", &|c| c["vision_config"]["registers"] = 3.into());
+    assert!(key.contains("`vision_config.registers`"), "{key}");
+    let other = spoiled("qwen3-0", &|c| c["architectures"] = serde_json::json!(["Qwen3ForSequenceClassification"]));
+    assert!(other.contains("Qwen3ForSequenceClassification"), "{other}");
+    let shape = spoiled("qwen3-0", &|c| c["intermediate_size"] = 5.into());
+    assert!(shape.contains("mlp.gate_proj.weight") && shape.contains("expected shape [5, "), "{shape}");
+}
+
+#[test]
+fn pictures_and_image_tokens_that_do_not_match_are_refused() {
+    let folder = copy("qwen2_5_vl-0");
+    let trainer = Trainer::from_folder(folder.path(), TrainerOptions::default()).unwrap();
+    let vision = trainer.config().vision.clone().unwrap();
+    let pad = vision.image_token_id;
+    let bytes = 4 * 3 * vision.patch_size * vision.patch_size;
+    let picture = |offset: u32, bytes: usize| Picture {
+        offset,
+        grid: [1, 2, 2],
+        patches: vec![0; bytes].into(),
+        levels: Levels(Arc::new([[0.0; 256]; 3])),
+    };
+    let refusal = |tokens: Vec<u32>, pictures: Vec<Picture>| {
+        let trained = vec![Span { start: 4, end: 5, advantage: 0.0 }];
+        trainer.logprobs(&Sequence { tokens, trained, pictures, ..Sequence::default() }).map_err(|e| e.to_string())
+    };
+    assert!(refusal(vec![1, pad, 2, 3, 4], vec![picture(1, bytes)]).is_ok());
+    for (tokens, pictures, why) in [
+        (vec![1, pad, pad, 3, 4], vec![picture(1, bytes)], "1 image tokens without a picture"),
+        (vec![1, 2, 2, 3, 4], vec![picture(1, bytes)], "stands within a picture's tokens"),
+        (vec![1, pad, 2, 3, 4], vec![picture(1, bytes), picture(1, bytes)], "must lie in 2..5"),
+        (vec![1, pad, 2, 3, 4], vec![picture(1, bytes - 1)], "expected"),
+        (vec![1, 2, 3, 5, pad], vec![], "image token"),
+    ] {
+        let error = refusal(tokens, pictures).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
+}
