@@ -52,8 +52,16 @@ impl Bench {
     fn new(folder: &Path) -> Bench {
         let mut pipeline = Pipeline::parse(PIPELINE).unwrap();
         pipeline.offline = Some(schemas::pipeline::OfflineConfig::default());
-        let identity =
-            Identity { run: "r".into(), id: "replayer-1".into(), host: "h".into(), pid: 1, epoch: 0, folder: folder.into(), pipeline };
+        let identity = Identity {
+            run: "r".into(),
+            id: "replayer-1".into(),
+            host: "h".into(),
+            pid: 1,
+            epoch: 0,
+            since_us: 0,
+            folder: folder.into(),
+            pipeline,
+        };
         let mut bench = Bench { stage: Replayer::new(&identity), sent: vec![], exit: None };
         let (tokenizer, config) = files();
         bench.step(Input::Started);
@@ -82,7 +90,7 @@ impl Bench {
     }
 
     fn grant(&mut self, upto_expert: u64, upto_group: u64, version: u64) {
-        let grant = Grant { epoch: 1, upto_group, dagger_below: 0, upto_expert, version, validate: vec![], finished: false };
+        let grant = Grant { epoch: 1, upto_group, dagger_below: 0, upto_expert, version, validate: vec![], finished: false, start: None };
         self.step(Input::Message { subject: subjects::grants("r"), headers: Default::default(), payload: encode(&grant), delivery: None });
     }
 

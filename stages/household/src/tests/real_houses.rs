@@ -73,8 +73,9 @@ fn rounded(value: Value) -> Value {
         Value::Object(map) => {
             let kept = map.into_iter().filter(|(key, value)| {
                 // Written only where they say something.
-                !(["children", "cullingMaskOff"].contains(&key.as_str()) && value == &json!([]))
-                    && !(key == "empty" && value == &json!(false))
+                let empty_list = ["children", "cullingMaskOff"].contains(&key.as_str()) && value == &json!([]);
+                let plain_wall = key == "empty" && value == &json!(false);
+                !(empty_list || plain_wall)
             });
             Value::Object(kept.map(|(key, value)| (key, rounded(value))).collect())
         }

@@ -102,7 +102,7 @@ fn of_channel(counts: &[u64; 256], what: &str) -> f64 {
     let mean = seen().map(|(value, n)| value * n).sum::<f64>() / total;
     match what {
         "min" => seen().next().map_or(0.0, |(value, _)| value),
-        "max" => seen().last().map_or(0.0, |(value, _)| value),
+        "max" => seen().next_back().map_or(0.0, |(value, _)| value),
         "mean" => mean,
         _ => (seen().map(|(value, n)| (value - mean) * (value - mean) * n).sum::<f64>() / total).sqrt(),
     }
