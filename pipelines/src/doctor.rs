@@ -41,7 +41,7 @@ fn programs() -> Finding {
         .filter(|stage| crate::stages::beside_this(stage).is_err())
         .collect();
     let outcome = if missing.is_empty() {
-        Ok("all six are beside `errand`".into())
+        Ok("all are beside `errand`".into())
     } else {
         Err(format!("not built: {}; hint: ./ops/run builds them, or cargo build --release --workspace --bins", missing.join(", ")))
     };

@@ -39,9 +39,9 @@ pub struct Bucket {
 }
 
 const NEAR: [Bucket; 3] = [
-    Bucket { name: "near-short", least: 1, most: 15 },
-    Bucket { name: "near-mid", least: 16, most: 30 },
-    Bucket { name: "near-long", least: 31, most: 50 },
+    Bucket { name: "near-short", least: 1, most: 29 },
+    Bucket { name: "near-mid", least: 30, most: 39 },
+    Bucket { name: "near-long", least: 40, most: 50 },
 ];
 const ALL: [Bucket; 3] = [
     Bucket { name: "short", least: 1, most: 49 },

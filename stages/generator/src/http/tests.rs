@@ -149,33 +149,47 @@ fn bad_requests_get_vllms_errors_and_the_server_goes_on() {
     assert_eq!((server.get("/health").status, server.post("/v1/completions", &completion(json!({}))).status), (200, 200));
 }
 
-#[test]
-fn weights_change_while_replies_run_and_each_token_says_which() {
-    let (home, server) = served();
-    let next = home.path().join("next");
-    folder(&next, 2);
+/// Changes the weights, as `version`, while a reply runs; whether the reply was still running. Then each token says which
+/// weights it is of.
+fn changed_in_mid_reply(server: &Server, next: &Path, version: u32) -> bool {
     let url = server.url.clone();
+    let before = server.metric("generation_tokens_total");
     let long = std::thread::spawn(move || {
         let body =
             json!({ "token_ids": [5, 6, 7], "sampling_params": { "max_tokens": 400, "temperature": 1, "seed": 3, "ignore_eos": true } });
         ask(&format!("{url}/inference/v1/generate"), Some(&body), Duration::from_secs(60)).unwrap().json()
     });
-    while server.metric("generation_tokens_total") < 20.0 {
+    while server.metric("generation_tokens_total") < before + 20.0 {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(server.post("/pause?mode=keep", &json!({})).json()["status"], "paused");
     assert_eq!(server.get("/is_paused").json()["is_paused"], true);
     let body = json!({ "method": "reload_weights", "kwargs": { "weights_path": next } });
     assert_eq!(server.post("/collective_rpc", &body).status, 200);
-    server.post("/update_weight_version", &json!({ "new_version": "7" }));
+    server.post("/update_weight_version", &json!({ "new_version": version.to_string() }));
     server.post("/resume", &json!({}));
-    assert_eq!(server.get("/weight_info").json()["weight_version"], "7");
+    assert_eq!(server.get("/weight_info").json()["weight_version"], version.to_string());
     let reply = long.join().unwrap();
     let spans = reply["choices"][0]["weight_versions"].as_array().unwrap();
+    if spans.len() < 2 {
+        return false;
+    }
+    let first = if version == 1 { "default".to_string() } else { (version - 1).to_string() };
     assert_eq!(
         (spans.len(), &spans[0]["version"], &spans[1]["version"], &spans[1]["end"]),
-        (2, &json!("default"), &json!("7"), &json!(400))
+        (2, &json!(first), &json!(version.to_string()), &json!(400))
     );
+    true
+}
+
+#[test]
+fn weights_change_while_replies_run_and_each_token_says_which() {
+    let (home, server) = served();
+    let next = home.path().join("next");
+    folder(&next, 2);
+    // A reply can be over before the pause arrives; then the next one is caught.
+    let caught = (1..=30).find(|version| changed_in_mid_reply(&server, &next, *version));
+    assert!(caught.is_some(), "no reply of 30 had weights changed in its middle");
     // What comes after is computed with the new weights alone.
     let fresh = Server::start(&settings(&next));
     let ask_both = |server: &Server| {

@@ -36,7 +36,9 @@ fn the_committed_episodes_are_reproducible() {
 /// Short, medium and long as often as in CHORES-S, and on average about as long.
 #[test]
 fn the_committed_episodes_are_as_long_as_those_of_chores() {
-    for (task, tier, shares, mean) in [(Task::ObjectNav, Tier::All, [59.0, 36.0, 5.0], 57.0), (Task::Fetch, Tier::All, [4.0, 77.0, 19.0], 111.0)] {
+    for (task, tier, shares, mean) in
+        [(Task::ObjectNav, Tier::All, [59.0, 36.0, 5.0], 57.0), (Task::Fetch, Tier::All, [4.0, 77.0, 19.0], 111.0)]
+    {
         let rows: Vec<Row> = committed(task, tier).lines().map(|line| Row::from_line(line).unwrap()).collect();
         let all = rows.len() as f64;
         for (bucket, share) in ["short", "medium", "long"].into_iter().zip(shares) {

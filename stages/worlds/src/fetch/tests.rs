@@ -110,7 +110,7 @@ fn a_target_that_was_never_in_view_is_not_told_of() {
 fn buckets_are_kept_and_others_refused() {
     let kind = generated();
     assert_eq!(kind.buckets(), ["near-short", "near-mid", "near-long"]);
-    for (bucket, least, most) in [("near-short", 1, 15), ("near-mid", 16, 30), ("near-long", 31, 50)] {
+    for (bucket, least, most) in [("near-short", 1, 29), ("near-mid", 30, 39), ("near-long", 40, 50)] {
         let task = kind.sample(5, Some(bucket)).unwrap();
         assert_eq!(task.bucket, bucket);
         assert!((least..=most).contains(&task.expert_length));
