@@ -12,6 +12,7 @@ mod doctor;
 mod eval;
 mod feasible;
 mod house;
+mod interrupt;
 mod kinds;
 mod loopback;
 mod messages;

@@ -1,5 +1,6 @@
 //! Looking at messages: `tap` and `feed` record and play them, `rejected` lists what could not be handled.
 
+use crate::interrupt::Interrupt;
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use schemas::Rejected;
@@ -38,6 +39,7 @@ fn read_record(input: &mut impl Read) -> Result<Option<(String, Vec<u8>)>> {
 /// Writes every message on `subject` to stdout until `count` came, `seconds` passed, or Ctrl-C.
 pub(crate) async fn tap(client: &async_nats::Client, subject: &str, count: u64, seconds: f64) -> Result<u64> {
     let mut messages = client.subscribe(subject.to_string()).await?;
+    let mut interrupt = Interrupt::caught()?;
     let mut out = std::io::stdout().lock();
     let deadline = tokio::time::sleep(Duration::from_secs_f64(if seconds > 0.0 { seconds } else { 86_400.0 * 365.0 }));
     tokio::pin!(deadline);
@@ -45,7 +47,7 @@ pub(crate) async fn tap(client: &async_nats::Client, subject: &str, count: u64, 
     while count == 0 || written < count {
         tokio::select! {
             _ = &mut deadline => break,
-            _ = tokio::signal::ctrl_c() => break,
+            () = interrupt.asked() => break,
             message = messages.next() => {
                 let Some(message) = message else { break };
                 match write_record(&mut out, &message.subject, &message.payload) {

@@ -2,6 +2,7 @@
 
 use crate::broker::Broker;
 use crate::config::Loaded;
+use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::stages::{Place, Processes};
 use crate::summary::{self, Summary};
@@ -39,6 +40,7 @@ pub(crate) async fn up(loaded: &Loaded, options: &Options) -> Result<Option<Summ
     }
     let (run, folder) = run_folder(&loaded.pipeline.name, options)?;
     record_experts(loaded, &kind, &folder).await?;
+    let mut interrupt = Interrupt::caught()?;
     let (broker, nats) = match &options.nats {
         Some(url) => (None, url.clone()),
         None => {
@@ -49,13 +51,19 @@ pub(crate) async fn up(loaded: &Loaded, options: &Options) -> Result<Option<Summ
     };
     eprintln!("run `{run}`: files in {}, broker {nats}", folder.display());
     let client = connect(&nats).await?;
-    prepare(&client, &run, loaded, kind.as_ref(), &folder, options.resume).await?;
+    tokio::select! {
+        prepared = prepare(&client, &run, loaded, kind.as_ref(), &folder, options.resume) => prepared?,
+        () = interrupt.asked() => {
+            eprintln!("stopped before anything was trained");
+            return Ok(None);
+        }
+    }
 
     std::fs::write(folder.join("pipeline.toml"), &loaded.text)?;
     let place = Place { nats: nats.clone(), run: run.clone(), folder: folder.clone() };
     let mut processes = Processes::start(place, &loaded.pipeline)?;
     let mut progress = Progress::new(&run);
-    let outcome = watch(&client, &run, &mut processes, &mut progress).await;
+    let outcome = watch(&client, &run, &mut processes, &mut progress, &mut interrupt).await;
     progress.finish();
     let restarts = processes.restarts();
     processes.stop();
@@ -136,15 +144,19 @@ fn run_folder(pipeline: &str, options: &Options) -> Result<(String, PathBuf)> {
 }
 
 /// Watches until the run is complete (`true`) or a person stops it (`false`).
-async fn watch(client: &async_nats::Client, run: &str, processes: &mut Processes, progress: &mut Progress) -> Result<bool> {
+async fn watch(
+    client: &async_nats::Client,
+    run: &str,
+    processes: &mut Processes,
+    progress: &mut Progress,
+    interrupt: &mut Interrupt,
+) -> Result<bool> {
     let mut presence = client.subscribe(subjects::presence_all(run)).await?;
     let mut beat = tokio::time::interval(Duration::from_millis(250));
-    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut settled = 0;
     loop {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => return Ok(false),
-            _ = term.recv() => return Ok(false),
+            () = interrupt.asked() => return Ok(false),
             Some(message) = presence.next() => {
                 if let Ok(heard) = schemas::decode::<schemas::Presence>(&message.payload) {
                     progress.hear(heard);
