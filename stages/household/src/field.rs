@@ -5,8 +5,6 @@ use crate::{
     space::Space,
 };
 
-/// Side of a cell, metres.
-const CELL: f64 = 0.1;
 /// The arm's reach: what is further from the body's axis than this cannot be grasped, metres.
 pub(crate) const REACH_M: f64 = 0.95;
 /// Cost of a straight and of a slanted step between cells, in hundredths of a metre.
@@ -30,10 +28,13 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
+    /// Side of a cell, metres.
+    pub(crate) const CELL: f64 = 0.1;
+
     pub(crate) fn new(space: &Space) -> Floor {
         let (low, high) = space.bounds();
-        let columns = (libm::ceil((high.x - low.x) / CELL) as usize).max(1);
-        let rows = (libm::ceil((high.z - low.z) / CELL) as usize).max(1);
+        let columns = (libm::ceil((high.x - low.x) / Floor::CELL) as usize).max(1);
+        let rows = (libm::ceil((high.z - low.z) / Floor::CELL) as usize).max(1);
         let mut floor = Floor { origin: low, columns, rows, free: Vec::new(), wide: Vec::new(), rooms: Vec::new() };
         floor.free = (0..columns * rows).map(|cell| space.body_fits(floor.middle(cell))).collect();
         floor.wide = (0..columns * rows).map(|cell| floor.around(cell).filter(|&(next, _)| floor.free[next]).count() == 8).collect();
@@ -48,11 +49,14 @@ impl Floor {
     }
 
     pub(crate) fn middle(&self, cell: usize) -> Vec2 {
-        vec2(self.origin.x + ((cell % self.columns) as f64 + 0.5) * CELL, self.origin.z + ((cell / self.columns) as f64 + 0.5) * CELL)
+        vec2(
+            self.origin.x + ((cell % self.columns) as f64 + 0.5) * Floor::CELL,
+            self.origin.z + ((cell / self.columns) as f64 + 0.5) * Floor::CELL,
+        )
     }
 
     /// The cells around one, and whether they are aslant.
-    fn around(&self, cell: usize) -> impl Iterator<Item = (usize, bool)> {
+    pub(crate) fn around(&self, cell: usize) -> impl Iterator<Item = (usize, bool)> {
         let (column, row) = ((cell % self.columns) as i64, (cell / self.columns) as i64);
         let (columns, rows) = (self.columns as i64, self.rows as i64);
         [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)].into_iter().filter_map(move |(across, along)| {
@@ -62,9 +66,26 @@ impl Floor {
         })
     }
 
+    /// The cell so many columns and rows from one.
+    pub(crate) fn shifted(&self, cell: usize, across: i64, along: i64) -> Option<usize> {
+        let (column, row) = ((cell % self.columns) as i64 + across, (cell / self.columns) as i64 + along);
+        let within = column >= 0 && row >= 0 && column < self.columns as i64 && row < self.rows as i64;
+        within.then(|| row as usize * self.columns + column as usize)
+    }
+
+    /// Whether the body fits with its axis over the middle of a cell.
+    pub(crate) fn is_free(&self, cell: usize) -> bool {
+        self.free[cell]
+    }
+
+    /// Whether it fits over the cells around too.
+    pub(crate) fn is_wide(&self, cell: usize) -> bool {
+        self.wide[cell]
+    }
+
     /// The cell that a point is in.
     pub(crate) fn cell(&self, point: Vec2) -> Option<usize> {
-        let (column, row) = (libm::floor((point.x - self.origin.x) / CELL), libm::floor((point.z - self.origin.z) / CELL));
+        let (column, row) = (libm::floor((point.x - self.origin.x) / Floor::CELL), libm::floor((point.z - self.origin.z) / Floor::CELL));
         let within = column >= 0.0 && row >= 0.0 && column < self.columns as f64 && row < self.rows as f64;
         within.then(|| row as usize * self.columns + column as usize)
     }
@@ -75,7 +96,7 @@ impl Floor {
 
     /// Free cells whose middle is within a distance of a point.
     pub(crate) fn near(&self, point: Vec2, most: f64) -> impl Iterator<Item = usize> {
-        let index = |value: f64, count: usize| (libm::floor(value / CELL).max(0.0) as usize).min(count - 1);
+        let index = |value: f64, count: usize| (libm::floor(value / Floor::CELL).max(0.0) as usize).min(count - 1);
         let offset = point.minus(self.origin);
         let columns = index(offset.x - most, self.columns)..=index(offset.x + most, self.columns);
         let rows = index(offset.z - most, self.rows)..=index(offset.z + most, self.rows);

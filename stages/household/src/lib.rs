@@ -30,6 +30,7 @@ pub mod view;
 
 mod error;
 mod field;
+mod lattice;
 mod motion;
 mod push;
 mod sight;

@@ -64,7 +64,7 @@ const LEAST_KINDS: usize = 5;
 /// RoomVisit is asked for in houses of at least this many rooms.
 pub const LEAST_ROOMS: usize = 3;
 /// How near to its target PickUp begins, metres; and how near where it is to be long.
-const PICKUP_M: f64 = 1.6;
+const PICKUP_M: f64 = 2.0;
 const PICKUP_FAR_M: f64 = 2.6;
 
 impl Tier {

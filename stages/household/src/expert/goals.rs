@@ -3,7 +3,8 @@
 use super::FACED_DEG;
 use crate::{
     field::{Field, Floor, REACH_M},
-    geometry::{Block, Vec2},
+    geometry::{Block, Vec2, wrap, yaw_of},
+    lattice::{HEADINGS, Headings, Lattice, Target},
     reach::{Grasp, Reach, UNIT},
     robot::{Action, HAND_RADIUS, Robot, magnitude},
     sim::Sim,
@@ -19,6 +20,10 @@ const LOOK_M: f64 = 1.75;
 const THERE_M: f64 = 0.3;
 /// Small turns at the end of a way.
 const MOST_TURNS: i32 = 2;
+/// One of them, degrees.
+const SMALL_DEG: f64 = 6.0;
+/// Where the field says that a goal without a pose of its own is further than this, it is not tested, metres.
+const TESTED_M: f64 = 0.6;
 /// Grasps that are tried at one pose.
 const MOST_GRASPS: usize = 4;
 /// A grasp is planned to end this much inside the hand's sphere, metres.
@@ -49,11 +54,16 @@ impl Goal {
 /// A goal with the ways to it, for as long as what it is about stays where it is.
 pub(super) struct Way {
     pub(super) goal: Goal,
+    /// Metres to go.
     pub(super) field: Field,
+    /// Actions to go.
+    pub(super) lattice: Lattice,
     targets: Vec<Block>,
     /// Light things at the body's height, and how near its axis comes to each; and those that it can come to at all.
     all: Vec<(Block, f64)>,
     pub(super) light: Vec<(Block, f64)>,
+    /// Cells of the floor in which the body may touch one of them.
+    beside_light: Vec<bool>,
     /// The last plan ends at the goal, not on the way to it.
     pub(super) ends: bool,
 }
@@ -65,65 +75,104 @@ fn light(sim: &Sim) -> Vec<(Block, f64)> {
 
 impl Way {
     pub(super) fn new(sim: &Sim, goal: Goal) -> Way {
+        /// From a cell's middle to its corner, rounded up.
+        const CORNER_M: f64 = 0.75 * Floor::CELL;
         let floor = sim.home.floor();
         let all = light(sim);
-        let mut touched = vec![false; floor.cells()];
+        let (mut touched, mut beside_light) = (vec![false; floor.cells()], vec![false; floor.cells()]);
         // Most light things stand where the body does not come near them.
         let in_the_way = |(block, clearance): &(Block, f64)| {
-            let near = floor.near(block.centre, block.half.length() + clearance);
-            let cells: Vec<usize> = near.filter(|&cell| block.floor_distance(floor.middle(cell)) < *clearance).collect();
-            cells.iter().for_each(|&cell| touched[cell] = true);
-            !cells.is_empty()
+            let mut beside = false;
+            for cell in floor.near(block.centre, block.half.length() + clearance + CORNER_M) {
+                let distance = block.floor_distance(floor.middle(cell));
+                touched[cell] |= distance < *clearance;
+                beside_light[cell] |= distance < *clearance + CORNER_M;
+                beside |= beside_light[cell];
+            }
+            beside
         };
         let light = all.iter().copied().filter(in_the_way).collect();
-        let field = Field::careful(floor, goals(sim, floor, &goal).into_iter(), &touched);
+        let headings = Headings::around(sim.robot.yaw);
+        let poses = poses(sim, floor, &headings, &goal);
+        let field = Field::careful(floor, poses.iter().map(|&(body, _)| body), &touched);
+        let pivots = poses.iter().filter_map(|&(body, pose)| Some(Target { cell: headings.pivot(floor, body, pose.heading)?, ..pose }));
+        let lattice = Lattice::new(floor, headings, &pivots.collect::<Vec<_>>(), &touched, &sim.robot);
         let targets = goal.targets().iter().map(|&target| sim.block(target)).collect();
-        Way { goal, field, targets, all, light, ends: false }
+        Way { goal, field, lattice, targets, all, light, beside_light, ends: false }
     }
 
-    /// Whether it was made for this goal, and things are where they were.
+    /// Whether it was made for this goal and from around here, and things are where they were.
     pub(super) fn holds(&self, sim: &Sim, goal: &Goal) -> bool {
         let same = || goal.targets().iter().map(|&target| sim.block(target)).eq(self.targets.iter().copied());
-        self.goal == *goal && same() && light(sim) == self.all
+        self.goal == *goal && self.lattice.covers(sim.home.floor(), &sim.robot) && same() && light(sim) == self.all
+    }
+
+    /// Whether the body touches something light.
+    pub(super) fn touches(&self, floor: &Floor, body: Vec2) -> bool {
+        floor.cell(body).is_none_or(|cell| self.beside_light[cell])
+            && self.light.iter().any(|(block, clearance)| block.floor_distance(body) < *clearance)
+    }
+
+    /// Whether the goal may be met at a pose that is so many metres from it; `guided`: by the grid's headings too.
+    pub(super) fn may_end(&self, floor: &Floor, robot: &Robot, left: f64, guided: bool) -> bool {
+        let posed = guided && matches!(self.goal, Goal::Grasp(_) | Goal::Sight(_));
+        if posed { self.lattice.is_near(floor, robot) } else { left <= TESTED_M }
     }
 }
 
-/// The cells of the floor where the goal may be met.
-fn goals(sim: &Sim, floor: &Floor, goal: &Goal) -> Vec<usize> {
+/// Poses at which the goal may be met: the body's cell, and the pose with that cell as if the pivot were there.
+fn poses(sim: &Sim, floor: &Floor, headings: &Headings, goal: &Goal) -> Vec<(usize, Target)> {
     let space = &sim.home.space;
+    let every = |body: usize| (0..HEADINGS).map(move |heading| (body, Target { cell: body, heading, cost: 0 }));
     match goal {
         Goal::Grasp(targets) => {
-            let mut cells = BTreeSet::new();
+            let mut poses = Vec::new();
             for &target in targets {
                 let Some(reach) = Reach::new(sim, &Robot::stowed(sim.robot.position, sim.robot.yaw), target) else { continue };
                 let place = sim.centre(target).0;
-                let near = floor.near(place, REACH_M).filter(|&cell| !space.walled(floor.middle(cell), place));
-                cells.extend(near.filter(|&cell| may_grasp(sim, &reach, floor.middle(cell))));
+                for body in floor.near(place, REACH_M).filter(|&cell| !space.walled(floor.middle(cell), place)) {
+                    let graspable = |heading: usize| Some((heading, may_grasp(sim, &reach, floor.middle(body), headings.yaw(heading))?));
+                    poses.extend((0..HEADINGS).filter_map(graspable).map(|(heading, cost)| (body, Target { cell: body, heading, cost })));
+                }
             }
-            cells.into_iter().collect()
+            poses
         }
         Goal::Sight(targets) => {
-            let mut cells = BTreeSet::new();
+            let mut poses = Vec::new();
             for &target in targets {
                 let block = sim.block(target);
-                let near = floor.near(block.centre, LOOK_M + block.half.length());
-                let near = near.filter(|&cell| block.floor_distance(floor.middle(cell)) <= LOOK_M);
-                cells.extend(near.filter(|&cell| !space.walled(floor.middle(cell), block.nearest(floor.middle(cell)))));
+                for body in floor.near(block.centre, LOOK_M + block.half.length()) {
+                    let (middle, nearest) = (floor.middle(body), block.nearest(floor.middle(body)));
+                    if middle.distance(nearest) > LOOK_M || space.walled(middle, nearest) {
+                        continue;
+                    }
+                    let faced = |heading: &usize| {
+                        let off = wrap(yaw_of(block.centre.minus(middle)) - headings.yaw(*heading)).abs();
+                        off < FACED_DEG + SMALL_DEG * f64::from(MOST_TURNS)
+                    };
+                    poses.extend((0..HEADINGS).filter(faced).map(|heading| (body, Target { cell: body, heading, cost: 0 })));
+                }
             }
-            cells.into_iter().collect()
+            poses
         }
-        Goal::Rooms(claimed) => (0..floor.cells()).filter(|&cell| !claimed.contains(&floor.room(cell))).collect(),
-        Goal::Back(start) => floor.near(*start, THERE_M).collect(),
+        // Where a room begins is enough: nobody gets further in but through there.
+        Goal::Rooms(claimed) => {
+            let asked = |cell: usize| floor.is_free(cell) && !claimed.contains(&floor.room(cell));
+            let first = |&cell: &usize| {
+                let sides = [(3, 0), (-3, 0), (0, 3), (0, -3)].into_iter().filter_map(|(across, along)| floor.shifted(cell, across, along));
+                asked(cell) && sides.into_iter().any(|side| !asked(side))
+            };
+            (0..floor.cells()).filter(first).flat_map(every).collect()
+        }
+        Goal::Back(start) => floor.near(*start, THERE_M).flat_map(every).collect(),
     }
 }
 
-/// Whether some heading of a body that stands here lets the arm come to a target, the way there not asked.
-fn may_grasp(sim: &Sim, reach: &Reach, body: Vec2) -> bool {
-    (0..12).map(|heading| 30.0 * f64::from(heading)).any(|yaw| {
-        let base = Robot::stowed(body, yaw).standing(body);
-        let grasps = reach.grasps(0, base.position, yaw, 0);
-        grasps.iter().take(MOST_GRASPS).any(|grasp| reach.posed(&base, grasp).fits(&sim.home.space))
-    })
+/// What the cheapest grasp costs of a body that stands here so, if some grasp is possible, the way there not asked.
+fn may_grasp(sim: &Sim, reach: &Reach, body: Vec2, yaw: f64) -> Option<u32> {
+    let base = Robot::stowed(body, yaw).standing(body);
+    let grasps = reach.grasps(0, base.position, yaw, 0);
+    grasps.iter().take(MOST_GRASPS).find(|grasp| reach.posed(&base, grasp).fits(&sim.home.space)).map(|grasp| grasp.cost)
 }
 
 /// What is left to do at a pose that is as good as the goal.
@@ -159,7 +208,6 @@ pub(super) fn tails(probe: &mut Sim, way: &Way, reaches: &[Reach], robot: &Robot
 }
 
 fn sights(probe: &mut Sim, targets: &[usize], robot: &Robot) -> Vec<(Tail, u32)> {
-    const SMALL_DEG: f64 = 6.0;
     let mut found = Vec::new();
     for &target in targets {
         let bearing = sight(robot, target, probe.centre(target)).bearing;

@@ -30,10 +30,12 @@ use search::{Found, Manner, Search};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// A careful search, and a hasty one for where that finds nothing within its states.
-const CAREFUL: Manner = Manner { most: 1_500, haste: 1.2, plans: 16, fine: false, push: false, piece: true };
-const HASTY: Manner = Manner { most: 8_000, haste: 2.0, plans: 24, ..CAREFUL };
+const CAREFUL: Manner = Manner { most: 1_500, haste: 1.2, plans: 16, fine: false, push: false, piece: true, guided: true };
+const HASTY: Manner = Manner { most: 3_000, haste: 2.0, plans: 24, ..CAREFUL };
+/// Where the grid of poses leads astray.
+const ROUGH: Manner = Manner { most: 8_000, guided: false, ..HASTY };
 /// With small turns, and the whole way at once: for narrow places, and where pieces of the way led in a circle.
-const FINE: Manner = Manner { most: 15_000, haste: 2.0, plans: 40, fine: true, push: false, piece: false };
+const FINE: Manner = Manner { most: 5_000, haste: 2.0, plans: 40, fine: true, push: false, piece: false, guided: true };
 /// With the arm out each state is dearer to test.
 const ARM_OUT: Manner = Manner { most: 250, haste: 1.5, ..CAREFUL };
 const LOADED: Manner = Manner { most: 1_500, haste: 2.0, ..CAREFUL };
@@ -52,7 +54,9 @@ pub struct Expert {
     /// What to do next, with the robot as it must be before each action.
     script: Vec<(Robot, Action)>,
     way: Option<Way>,
-    /// Poses from which a plan was made, to notice when the robot goes in a circle.
+    /// What it said last, and after how many steps of the episode.
+    said: (Vec<Action>, u32),
+    /// Poses from which a plan was made since the robot last did something else, to notice when plans lead in a circle.
     begun: Vec<Robot>,
     circles: bool,
     /// Rooms in which it turned as far as it can without seeing a target.
@@ -72,6 +76,25 @@ impl Expert {
         if episode.over || most == 0 {
             return Vec::new();
         }
+        if !self.was_followed(episode) {
+            self.begun.clear();
+        }
+        let reply = self.say(episode, most);
+        self.said = (reply.clone(), episode.steps);
+        reply
+    }
+
+    /// Whether all that was done since it spoke last is what it said then.
+    fn was_followed(&self, episode: &Episode) -> bool {
+        let (said, at) = &self.said;
+        match episode.steps.checked_sub(*at) {
+            Some(0) => true,
+            Some(done) => said.get(done as usize - 1).copied() == episode.last.map(|(action, _)| action),
+            None => false,
+        }
+    }
+
+    fn say(&mut self, episode: &Episode, most: usize) -> Vec<Action> {
         if let Some(action) = self.at_once(episode) {
             return vec![action];
         }
@@ -80,10 +103,9 @@ impl Expert {
             return looks;
         }
         let robot = episode.sim.robot;
-        let failed = episode.last.is_some_and(|(_, worked)| !worked);
         // The same pose comes twice only where an action changes nothing, as the pickup at the end.
-        let at = self.script.iter().position(|(before, _)| *before == robot).filter(|_| !failed);
-        let at = at.unwrap_or_else(|| {
+        let at = self.script.iter().position(|(before, _)| *before == robot);
+        let at = at.filter(|&at| episode.last != Some((self.script[at].1, false))).unwrap_or_else(|| {
             self.circles = self.begun.contains(&robot);
             self.script = self.solve(episode).unwrap_or_default();
             self.begun.push(robot);
@@ -172,7 +194,7 @@ impl Expert {
             }
             let manners = match (compact(&trial), trial.held.is_empty()) {
                 (true, _) if self.circles => &[FINE][..],
-                (true, _) => &[CAREFUL, HASTY, FINE],
+                (true, _) => &[CAREFUL, HASTY, ROUGH, FINE],
                 (false, true) if self.circles => &[],
                 (false, true) => &[ARM_OUT],
                 (false, false) if self.circles => &[Manner { most: LOADED.most, ..FINE }],

@@ -6,8 +6,9 @@ use super::{
 };
 use crate::{
     geometry::{Vec2, forward, wrap},
+    lattice::{BACK, PUSH},
     reach::{Reach, UNIT},
-    robot::{Action, BODY_BEHIND, Robot, magnitude},
+    robot::{Action, BODY_BEHIND, MOVE_M, Robot, magnitude},
     sim::Sim,
 };
 use std::{
@@ -15,10 +16,6 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
-/// Going back costs more than it takes, since the robot does not look there.
-const BACK: u32 = 10;
-/// Pushing something light costs as much as going round it by this many quarters of an action.
-const PUSH: u32 = 12;
 /// A long way is planned up to this much of it, and only where more than this is left, metres.
 const PIECE_M: f64 = 2.0;
 const LEFT_M: f64 = 1.0;
@@ -26,8 +23,6 @@ const LEFT_M: f64 = 1.0;
 const GAIN_M: f64 = 0.3;
 /// A move that an obstacle ends goes at least this many of its ten steps.
 const LEAST_STEPS: u32 = 2;
-/// Where the field says that the goal is further than this, it is not tested, metres.
-const TESTED_M: f64 = 0.6;
 
 struct State {
     robot: Robot,
@@ -67,6 +62,16 @@ pub(super) struct Manner {
     pub(super) push: bool,
     /// A good piece of the way is enough.
     pub(super) piece: bool,
+    /// It steers by the grid of poses; else by metres alone, for where the grid is too coarse.
+    pub(super) guided: bool,
+}
+
+/// A way that was run in a copy of the world.
+struct Drive {
+    trial: Sim,
+    script: Vec<(Robot, Action)>,
+    /// It goes all the way.
+    whole: bool,
 }
 
 pub(super) struct Search<'a> {
@@ -75,6 +80,7 @@ pub(super) struct Search<'a> {
     /// A copy of the world to look from other poses.
     probe: Sim,
     reaches: Vec<Reach>,
+    /// What is left to do at the goal costs at least this.
     least: u32,
     manner: Manner,
     compact: bool,
@@ -85,6 +91,8 @@ pub(super) struct Search<'a> {
     open: BinaryHeap<Reverse<(u32, usize)>>,
     /// Headings already reached, a bit each, by cell; finer cells where small turns are taken.
     closed: BTreeMap<u32, u64>,
+    /// Moves that turned out not to work in a copy of the world.
+    dead: Vec<(Robot, Action)>,
 }
 
 impl<'a> Search<'a> {
@@ -108,6 +116,7 @@ impl<'a> Search<'a> {
             entries: Vec::new(),
             open: BinaryHeap::new(),
             closed: BTreeMap::new(),
+            dead: Vec::new(),
         };
         search.add(robot, 0, 0, None);
         search
@@ -120,9 +129,13 @@ impl<'a> Search<'a> {
             return;
         }
         let Some(left) = self.way.field.way(floor, robot.body()) else { return };
-        let ahead = libm::ceil(left / 0.2 * f64::from(UNIT) * self.manner.haste) as u32;
+        let lattice = &self.way.lattice;
+        let straight = left / MOVE_M * f64::from(UNIT);
+        let price = || lattice.price(floor, &robot).map_or_else(|| straight.max(f64::from(lattice.limit())), f64::from);
+        let ahead = self.manner.haste * if self.manner.guided { price() } else { straight };
+        let least = if self.manner.guided { 0 } else { self.least };
         self.states.push(State { robot, heading, spent, left, from });
-        self.offer(spent + ahead + self.least, Entry::State(self.states.len() - 1));
+        self.offer(spent + libm::ceil(ahead) as u32 + least, Entry::State(self.states.len() - 1));
     }
 
     /// The pivot's cell: a quarter of the floor's where small turns are taken.
@@ -144,37 +157,55 @@ impl<'a> Search<'a> {
         let Some(first) = self.states.first().map(|state| state.left) else { return Found::Nothing };
         let mut best = (first - GAIN_M, None);
         while let Some(Reverse((_, entry))) = self.open.pop() {
-            match self.entries[entry] {
-                Entry::End(state, tail) => {
-                    if let Some(script) = self.verified(state, &tail) {
-                        return Found::Way(script, true);
-                    }
-                    failed += 1;
-                    if failed >= self.manner.plans {
-                        return Found::Unfinished(best.1.and_then(|state| self.driven(state)));
-                    }
-                }
+            let plan = match self.entries[entry] {
+                Entry::End(state, tail) => self.driven(state).map(|drive| self.finished(drive, &tail).map(|script| (script, true))),
                 Entry::State(state) => {
                     let left = self.states[state].left;
-                    if self.manner.piece
-                        && left < first - PIECE_M
-                        && left > LEFT_M
-                        && let Some(script) = self.driven(state)
-                    {
-                        return Found::Way(script, false);
-                    }
                     if left < best.0 {
                         best = (left, Some(state));
                     }
                     looked_at += 1;
                     if looked_at > self.manner.most {
-                        return Found::Unfinished(best.1.and_then(|state| self.driven(state)));
+                        break;
                     }
-                    self.expand(state);
+                    if self.manner.piece && left < first - PIECE_M && left > LEFT_M {
+                        self.driven(state).map(|drive| Some((drive.script, false)))
+                    } else {
+                        self.expand(state);
+                        continue;
+                    }
+                }
+            };
+            match plan {
+                Ok(Some((script, ends))) => return Found::Way(script, ends),
+                Ok(None) => {}
+                // All that was built on that move is worth nothing: again, without it.
+                Err(dead) => {
+                    self.dead.push(dead);
+                    self.restart();
+                    best = (first - GAIN_M, None);
                 }
             }
+            failed += 1;
+            if failed >= self.manner.plans {
+                break;
+            }
         }
-        Found::Nothing
+        if looked_at <= self.manner.most && failed < self.manner.plans {
+            return Found::Nothing;
+        }
+        Found::Unfinished(best.1.and_then(|state| self.driven(state).ok()).map(|drive| drive.script))
+    }
+
+    fn restart(&mut self) {
+        let start = self.states.first().map(|state| state.robot);
+        self.states.clear();
+        self.entries.clear();
+        self.open.clear();
+        self.closed.clear();
+        if let Some(robot) = start {
+            self.add(robot, 0, 0, None);
+        }
     }
 
     fn expand(&mut self, index: usize) {
@@ -185,7 +216,7 @@ impl<'a> Search<'a> {
             return;
         }
         *headings |= 1 << heading;
-        if left <= TESTED_M {
+        if self.way.may_end(self.sim.home.floor(), &robot, left, self.manner.guided) {
             for (tail, cost) in tails(&mut self.probe, self.way, &self.reaches, &robot) {
                 self.offer(spent + cost, Entry::End(index, tail));
             }
@@ -194,6 +225,9 @@ impl<'a> Search<'a> {
         let small = [(Action::RotateLeftSmall, UNIT), (Action::RotateRightSmall, UNIT)];
         let fine = if self.manner.fine { &small[..] } else { &[] };
         for &(action, cost) in coarse.iter().chain(fine) {
+            if self.dead.contains(&(robot, action)) {
+                continue;
+            }
             let Some((after, heading)) = self.step(&robot, heading, action) else { continue };
             let touches = self.touches(&after) && !self.touches(&robot);
             if self.manner.push || !touches {
@@ -202,10 +236,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether the body touches something light.
     fn touches(&self, robot: &Robot) -> bool {
-        let body = robot.body();
-        self.way.light.iter().any(|(block, clearance)| block.floor_distance(body) < *clearance)
+        self.way.touches(self.sim.home.floor(), robot.body())
     }
 
     /// A base move that goes all the way.
@@ -257,18 +289,31 @@ impl<'a> Search<'a> {
         base
     }
 
-    /// The way to a state as far as it works; where something light is pushed, what comes after that is another matter.
-    fn driven(&self, state: usize) -> Option<Vec<(Robot, Action)>> {
+    /// The way to a state, run in a copy of the world; where something light is pushed, as far as it works.
+    ///
+    /// # Errors
+    /// The move that does not work.
+    fn driven(&self, state: usize) -> Result<Drive, (Robot, Action)> {
         let (mut trial, mut script) = (self.sim.clone(), Vec::new());
-        let whole = follow(&mut trial, &self.base(state), self.manner.fine, &mut script);
-        (whole || self.manner.push && !script.is_empty()).then_some(script)
+        let base = self.base(state);
+        let whole = follow(&mut trial, &base, self.manner.fine, &mut script);
+        if whole || self.manner.push && !script.is_empty() {
+            return Ok(Drive { trial, script, whole });
+        }
+        // States are where the search thought they would be, so the move is told by the state that it began at.
+        let mut at = state;
+        for _ in script.len() + 1..base.len() {
+            at = self.states[at].from.map_or(at, |(from, _)| from);
+        }
+        Err(self.states[at].from.map_or((self.sim.robot, Action::Done), |(from, action)| (self.states[from].robot, action)))
     }
 
-    /// The whole plan, run in a copy of the world.
-    fn verified(&self, state: usize, tail: &Tail) -> Option<Vec<(Robot, Action)>> {
-        let (mut trial, mut script) = (self.sim.clone(), Vec::new());
-        if !follow(&mut trial, &self.base(state), self.manner.fine, &mut script) {
-            return (self.manner.push && !script.is_empty()).then_some(script);
+    /// A drive with what is left to do at its end.
+    fn finished(&self, drive: Drive, tail: &Tail) -> Option<Vec<(Robot, Action)>> {
+        let Drive { mut trial, mut script, whole } = drive;
+        if !whole {
+            // What comes after the push is another matter.
+            return Some(script);
         }
         match tail {
             Tail::Nothing => Some(script),
