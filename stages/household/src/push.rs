@@ -18,8 +18,8 @@ const SHOVE_M: f64 = 0.02;
 const PARTING_M: f64 = 1e-4;
 
 impl Sim {
-    /// The light things that the robot may touch in one action.
-    pub(crate) fn light_around(&self) -> Vec<usize> {
+    /// The light things that the robot may touch in one action, and where they are.
+    pub(crate) fn light_around(&self) -> Vec<(usize, Block)> {
         let robot = &self.robot;
         let stretched = robot.limbs().next().is_some() || !self.held.is_empty();
         let reach = if stretched { 1.3 } else { 0.55 } + if self.held.is_empty() { 0.0 } else { 0.5 };
@@ -29,17 +29,27 @@ impl Sim {
             let offset = pose.centre.minus(robot.position);
             offset.x.abs() < far && offset.z.abs() < far && pose.height - size[1] / 2.0 < BODY_HIGH
         };
-        self.home.light.iter().copied().filter(|number| near(number) && !self.held.contains(number)).collect()
+        let near = self.home.light.iter().copied().filter(|number| near(number) && !self.held.contains(number));
+        near.map(|number| (number, self.boxed(number, &self.rest(number)))).collect()
     }
 
-    /// Shifts what is in the way of a step; false: something cannot give way. What was shifted is added to `pushed`.
-    pub(crate) fn push(&mut self, from: &Robot, to: &Robot, near: &[usize], pushed: &mut Vec<usize>) -> bool {
+    /// Shifts what is in the way of a step, and its boxes among those nearby; false: something cannot give way. What was
+    /// shifted is added to `pushed`.
+    pub(crate) fn push(&mut self, from: &Robot, to: &Robot, near: &mut [(usize, Block)], pushed: &mut Vec<usize>) -> bool {
         let step = Step { from, to, bodies: [from.body(), to.body()], limbs: [from.limbs().collect(), to.limbs().collect()] };
-        near.iter().all(|&number| self.push_one(number, &step, pushed))
+        (0..near.len()).all(|at| {
+            let shifted = pushed.len();
+            let free = self.push_one(near[at], &step, pushed);
+            for &number in &pushed[shifted..] {
+                for (_, block) in near.iter_mut().filter(|(other, _)| *other == number) {
+                    *block = self.boxed(number, &self.rest(number));
+                }
+            }
+            free
+        })
     }
 
-    fn push_one(&mut self, number: usize, step: &Step, pushed: &mut Vec<usize>) -> bool {
-        let first = self.boxed(number, &self.rest(number));
+    fn push_one(&mut self, (number, first): (usize, Block), step: &Step, pushed: &mut Vec<usize>) -> bool {
         if self.contact(&first, step).is_none() {
             return true;
         }
@@ -99,6 +109,15 @@ fn body_contact(block: &Block, step: &Step) -> Option<Vec2> {
 }
 
 fn arm_contact(block: &Block, step: &Step) -> Option<Vec2> {
+    // A cheap bound first: most things are nowhere near the arm.
+    let bound = block.half.length() + ARM_RADIUS;
+    let far = |limb: &Limb| {
+        let (middle, half) = (limb.a.plus(limb.b).times(0.5), limb.a.distance(limb.b) / 2.0);
+        middle.distance(block.centre) > bound + half + SKIN_M
+    };
+    if step.limbs[1].iter().all(far) {
+        return None;
+    }
     let near = |limbs: &[Limb]| limbs.iter().map(|limb| limb.distance(block)).fold(f64::MAX, f64::min);
     let now = near(&step.limbs[1]);
     if now >= ARM_RADIUS || now >= near(&step.limbs[0]) {

@@ -176,11 +176,11 @@ impl Sim {
     }
 
     fn go(&mut self, motion: &Motion) -> bool {
-        let near = self.light_around();
+        let mut near = self.light_around();
         let load = self.load_reach();
         let mut pushed = Vec::new();
         let (robot, worked) =
-            motion.run(load, |from, to| self.clears(from, to) && (near.is_empty() || self.push(from, to, &near, &mut pushed)));
+            motion.run(load, |from, to| self.clears(from, to) && (near.is_empty() || self.push(from, to, &mut near, &mut pushed)));
         self.robot = robot;
         pushed.sort_unstable();
         pushed.dedup();
