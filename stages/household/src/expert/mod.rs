@@ -45,6 +45,8 @@ const LOOK_TURNS: u32 = 3;
 const LAST: usize = 2;
 /// The target this near to the middle of the picture is faced, degrees.
 const FACED_DEG: f64 = 15.0;
+/// Plans from poses it had planned from before, after which it gives up.
+const MOST_CIRCLES: u32 = 30;
 /// What is brought is let go of this near to the start at most, metres.
 const BACK_M: f64 = 0.5;
 
@@ -59,6 +61,7 @@ pub struct Expert {
     /// Poses from which a plan was made since the robot last did something else, to notice when plans lead in a circle.
     begun: Vec<Robot>,
     circles: bool,
+    circled: u32,
     /// Rooms in which it turned as far as it can without seeing a target.
     looked: BTreeSet<usize>,
     guessed: bool,
@@ -78,6 +81,7 @@ impl Expert {
         }
         if !self.was_followed(episode) {
             self.begun.clear();
+            self.circled = 0;
         }
         let reply = self.say(episode, most);
         self.said = (reply.clone(), episode.steps);
@@ -107,7 +111,8 @@ impl Expert {
         let at = self.script.iter().position(|(before, _)| *before == robot);
         let at = at.filter(|&at| episode.last != Some((self.script[at].1, false))).unwrap_or_else(|| {
             self.circles = self.begun.contains(&robot);
-            self.script = self.solve(episode).unwrap_or_default();
+            self.circled += u32::from(self.circles);
+            self.script = if self.circled > MOST_CIRCLES { Vec::new() } else { self.solve(episode).unwrap_or_default() };
             self.begun.push(robot);
             0
         });
@@ -217,10 +222,13 @@ impl Expert {
 /// Searches, first around what is light and then through it. `part`: the way to the best place is better than none.
 fn drive(sim: &Sim, way: &Way, manners: &[Manner], part: bool) -> Option<(Vec<(Robot, Action)>, bool)> {
     let mut best = None;
-    for push in [false, true] {
-        if push && way.light.is_empty() {
-            break;
-        }
+    // Who went in a circle around what is light pushes it at once.
+    let pushes: &[bool] = match (way.light.is_empty(), part) {
+        (true, _) => &[false],
+        (false, true) => &[false, true],
+        (false, false) => &[true],
+    };
+    for &push in pushes {
         for &manner in manners {
             match Search::new(sim, way, Manner { push, ..manner }).run() {
                 Found::Way(script, ends) if !script.is_empty() => return Some((script, ends)),
