@@ -108,7 +108,8 @@ impl Expert {
         }
         let robot = episode.sim.robot;
         // The same pose comes twice only where an action changes nothing, as the pickup at the end.
-        let at = self.script.iter().position(|(before, _)| *before == robot);
+        let taken = !episode.sim.held.is_empty();
+        let at = self.script.iter().position(|(before, action)| *before == robot && !(taken && *action == Action::Pickup));
         let at = at.filter(|&at| episode.last != Some((self.script[at].1, false))).unwrap_or_else(|| {
             self.circles = self.begun.contains(&robot);
             self.circled += u32::from(self.circles);
