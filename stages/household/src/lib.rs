@@ -22,6 +22,7 @@ pub mod scene;
 pub mod schema;
 pub mod shape;
 pub mod sim;
+pub mod soundness;
 pub mod space;
 pub mod statistics;
 pub mod tasks;
