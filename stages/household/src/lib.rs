@@ -8,6 +8,7 @@
 pub mod assets;
 pub mod chores;
 pub mod compile;
+pub mod curriculum;
 pub mod expert;
 pub mod fetch;
 pub mod freeze;
