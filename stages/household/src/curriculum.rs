@@ -145,7 +145,8 @@ mod tests {
     fn every_thing_that_counts_is_as_high_as_the_bucket_says() {
         for (bucket, home, sampled) in drawn(Curriculum::Height, Task::Fetch) {
             let (low, high) = HEIGHTS.iter().find(|(name, _)| *name == bucket).unwrap().1;
-            let heights = home.scene.things.iter().filter(|thing| sampled.task.ids.contains(&thing.id)).map(|thing| f64::from(thing.centre[1]));
+            let heights =
+                home.scene.things.iter().filter(|thing| sampled.task.ids.contains(&thing.id)).map(|thing| f64::from(thing.centre[1]));
             assert!(heights.into_iter().all(|height| (low..high).contains(&height)), "{bucket}");
         }
     }
