@@ -45,7 +45,7 @@ pub(crate) enum Bench {
         /// Measured seconds for each rate.
         #[arg(long, default_value_t = 5.0)]
         seconds: f64,
-        /// A command that prints a rival's figures as one JSON object, as tests/parity/miniworld.py does.
+        /// A command that prints a rival's figures as one JSON object, as tests/parity/miniworld_speed.py does.
         #[arg(long)]
         rival: Option<String>,
     },

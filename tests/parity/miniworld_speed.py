@@ -1,7 +1,7 @@
 """Pictures a second of MiniWorld: its four-room scene at 384 x 224, one process, as `errand bench household` draws ours.
 
     python -m venv venv && venv/bin/pip install miniworld==2.1.0    # and xvfb from the system's packages
-    errand bench household --rival "xvfb-run -a venv/bin/python tests/parity/miniworld.py"
+    errand bench household --rival "xvfb-run -a venv/bin/python tests/parity/miniworld_speed.py"
 
 The last line on stdout is one JSON object, figure by name. `miniworld_pictures_per_second`: the camera's picture alone, read
 back to memory. `miniworld_steps_per_second`: a random action and its picture.
