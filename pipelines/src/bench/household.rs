@@ -37,7 +37,8 @@ struct Ready {
     model: Arc<Model>,
 }
 
-pub(crate) fn run(houses: &Path, seconds: f64) -> Result<Value> {
+/// `rival`: a shell command whose last line on stdout is a JSON object of figures; it runs after ours, by itself.
+pub(crate) fn run(houses: &Path, seconds: f64, rival: Option<&str>) -> Result<Value> {
     let mut figures = Map::new();
     let texts = read(houses)?;
     figures.insert("houses_from_file".into(), json!(texts.is_some()));
@@ -63,9 +64,16 @@ pub(crate) fn run(houses: &Path, seconds: f64) -> Result<Value> {
     figures.insert("steps_per_cpu_second.2".into(), json!(two.by_cpu));
     figures.insert("two_threads_against_one".into(), json!(two.by_clock / one.by_clock));
     figures.insert("text_steps_per_cpu_second".into(), json!(text_rate(&ready, seconds / 2.0)?));
-    // MiniWorld 2.1.0, one picture of a four-room scene at this size, under xvfb on a machine with two cores.
-    let rivals = Map::from_iter([("miniworld_pictures_per_second".to_string(), json!(76.5))]);
+    let rivals = rival.map_or_else(|| Ok(Map::new()), rival_figures)?;
     Ok(report("household", figures, rivals))
+}
+
+fn rival_figures(command: &str) -> Result<Map<String, Value>> {
+    let output = std::process::Command::new("sh").args(["-c", command]).stderr(std::process::Stdio::inherit()).output()?;
+    anyhow::ensure!(output.status.success(), "`{command}` ended with {}", output.status);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    serde_json::from_str(line).with_context(|| format!("the last line of `{command}` is no JSON object: `{line}`"))
 }
 
 fn read(path: &Path) -> Result<Option<Vec<String>>> {
@@ -78,6 +86,12 @@ fn read(path: &Path) -> Result<Option<Vec<String>>> {
     let lines: Vec<String> = text.lines().map(str::to_string).collect();
     anyhow::ensure!(!lines.is_empty(), "{} holds no house", path.display());
     Ok(Some(lines))
+}
+
+/// The compiled houses of a file; `None`: it is not there.
+pub(super) fn scenes_of(path: &Path) -> Result<Option<Vec<Scene>>> {
+    let compiled = |text: &String| Ok(compile(&parse::house(text.as_bytes())?)?);
+    read(path)?.map(|texts| texts.iter().map(compiled).collect()).transpose()
 }
 
 fn generated() -> Result<Vec<String>> {
@@ -136,11 +150,9 @@ struct Rate {
     by_cpu: f64,
 }
 
-/// A robot that does random things, both cameras drawn after each, in one house after another.
-fn work(ready: &[Ready], seconds: f64, seed: u64) -> Result<u64> {
+/// A robot that does random things in one house after another, looked at after each. Gives the number of actions.
+fn act_for(ready: &[Ready], seconds: f64, seed: u64, mut look: impl FnMut(&Ready, &Sim)) -> Result<u64> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut renderer = Renderer::new(Size::CAMERA);
-    let mut rgb = Vec::new();
     let mut steps = 0;
     let started = Instant::now();
     while started.elapsed().as_secs_f64() < seconds {
@@ -148,16 +160,25 @@ fn work(ready: &[Ready], seconds: f64, seed: u64) -> Result<u64> {
             let mut sim = placed(house, &mut rng)?;
             for _ in 0..STEPS {
                 sim.act(any_action(&mut rng));
-                for eye in [Eye::Navigation, Eye::Manipulation] {
-                    renderer.draw(&house.model, &sim, eye);
-                    renderer.rgb(&mut rgb);
-                    black_box(&rgb);
-                }
+                look(house, &sim);
                 steps += 1;
             }
         }
     }
     Ok(steps)
+}
+
+/// Both cameras are drawn after each action.
+fn work(ready: &[Ready], seconds: f64, seed: u64) -> Result<u64> {
+    let mut renderer = Renderer::new(Size::CAMERA);
+    let mut rgb = Vec::new();
+    act_for(ready, seconds, seed, |house, sim| {
+        for eye in [Eye::Navigation, Eye::Manipulation] {
+            renderer.draw(&house.model, sim, eye);
+            renderer.rgb(&mut rgb);
+            black_box(&rgb);
+        }
+    })
 }
 
 fn any_action(rng: &mut ChaCha8Rng) -> Action {
@@ -179,20 +200,10 @@ fn rate(ready: &[Ready], seconds: f64, threads: u64) -> Result<Rate> {
 
 /// Steps a second on one core without pictures: an action, and what both cameras see.
 fn text_rate(ready: &[Ready], seconds: f64) -> Result<f64> {
-    let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let mut steps = 0_u64;
     let cpu = process::cpu_seconds(std::process::id());
-    let started = Instant::now();
-    while started.elapsed().as_secs_f64() < seconds {
-        for house in ready {
-            let mut sim = placed(house, &mut rng)?;
-            for _ in 0..STEPS {
-                sim.act(any_action(&mut rng));
-                black_box([sights(&sim, Eye::Navigation), sights(&sim, Eye::Manipulation)]);
-                steps += 1;
-            }
-        }
-    }
+    let steps = act_for(ready, seconds, 3, |_, sim| {
+        black_box([sights(sim, Eye::Navigation), sights(sim, Eye::Manipulation)]);
+    })?;
     Ok(steps as f64 / (process::cpu_seconds(std::process::id()) - cpu).max(0.01))
 }
 

@@ -8,6 +8,7 @@ mod house_stats;
 mod household;
 mod memory;
 mod process;
+mod random_actions;
 mod scaling;
 mod scenes;
 
@@ -44,6 +45,9 @@ pub(crate) enum Bench {
         /// Measured seconds for each rate.
         #[arg(long, default_value_t = 5.0)]
         seconds: f64,
+        /// A command that prints a rival's figures as one JSON object, as tests/parity/miniworld_speed.py does.
+        #[arg(long)]
+        rival: Option<String>,
     },
     /// How often the expert does each errand, from its start and after 50 random actions, and why it fails.
     Expert {
@@ -53,6 +57,17 @@ pub(crate) enum Bench {
         /// Generated held-out houses.
         #[arg(long, default_value_t = 500)]
         generated: u64,
+    },
+    /// Random actions in the file's and in generated houses: how deep anything comes into what it may not be in.
+    RandomActions {
+        /// A gzip file with one ProcTHOR house a line; without it only generated houses.
+        #[arg(long, default_value = "../shared/houses/val.jsonl.gz")]
+        houses: PathBuf,
+        /// Generated held-out houses.
+        #[arg(long, default_value_t = 200)]
+        generated: u64,
+        #[arg(long, default_value_t = 1_000_000)]
+        actions: u64,
     },
     /// Seconds until 64 fetch environments are ready, houses parsed and compiled included.
     Scenes,
@@ -84,8 +99,9 @@ pub(crate) async fn run(bench: Bench, runs: &Path) -> Result<Value> {
     match bench {
         Bench::Hops { pictures, seconds, tokenizer } => hops::run(runs, pictures, seconds, tokenizer).await,
         Bench::Scaling { seconds } => scaling::run(runs, seconds).await,
-        Bench::Household { houses, seconds } => household::run(&houses, seconds),
+        Bench::Household { houses, seconds, rival } => household::run(&houses, seconds, rival.as_deref()),
         Bench::Expert { houses, generated } => expert::run(&houses, generated),
+        Bench::RandomActions { houses, generated, actions } => random_actions::run(&houses, generated, actions),
         Bench::Scenes => scenes::run(),
         Bench::HouseStats { houses } => house_stats::run(&houses),
         Bench::Memory { pipeline, tokenizer } => memory::run(runs, &pipeline, tokenizer).await,

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use store::{Store, Writer};
-use worlds::{Acted, ActionName, Kind, Picture, Plan, RewardBounds, Scene, Standing, Task, World};
+use worlds::{AroundKind, AroundWorld, Kind, Plan, Task, World};
 
 /// What `errand data retokenize` takes.
 #[derive(Args, Clone, Debug)]
@@ -109,38 +109,15 @@ impl Recorded {
     }
 }
 
-impl Kind for Recorded {
-    fn name(&self) -> &'static str {
-        self.kind.name()
+impl AroundKind for Recorded {
+    fn inner(&self) -> &dyn Kind {
+        self.kind.as_ref()
     }
-    fn actions(&self) -> &[ActionName] {
-        self.kind.actions()
-    }
-    fn rules(&self) -> String {
-        self.kind.rules()
-    }
-    fn reward_bounds(&self, steps: u32) -> RewardBounds {
-        self.kind.reward_bounds(steps)
-    }
-    fn sample(&self, seed: u64, bucket: Option<&str>) -> Result<Task, String> {
-        self.kind.sample(seed, bucket)
-    }
-    fn held_out(&self, number: u64) -> Result<Task, String> {
-        self.kind.held_out(number)
-    }
-    fn buckets(&self) -> Vec<String> {
-        self.kind.buckets()
-    }
-    fn scene(&self, task: &Task) -> Result<Option<Scene>, String> {
-        self.kind.scene(task)
-    }
+
     fn start(&self, task: &Task, scene: Option<&[u8]>) -> Result<Box<dyn World>, String> {
         let deeds = self.deeds.lock().unwrap_or_else(PoisonError::into_inner).remove(&task.bucket);
         let deeds = deeds.ok_or_else(|| format!("no record of `{}`", task.bucket))?;
         Ok(Box::new(Lived { world: self.kind.start(task, scene)?, deeds }))
-    }
-    fn corpus(&self, lines: usize) -> Vec<String> {
-        self.kind.corpus(lines)
     }
 }
 
@@ -149,19 +126,15 @@ struct Lived {
     deeds: Deeds,
 }
 
-impl World for Lived {
-    fn observe(&self) -> String {
-        self.world.observe()
+impl AroundWorld for Lived {
+    fn inner(&self) -> &dyn World {
+        self.world.as_ref()
     }
-    fn pictures(&self) -> Vec<Picture> {
-        self.world.pictures()
+
+    fn inner_mut(&mut self) -> &mut dyn World {
+        self.world.as_mut()
     }
-    fn instruction(&self) -> String {
-        self.world.instruction()
-    }
-    fn act(&mut self, action: &str) -> Result<Acted, String> {
-        self.world.act(action)
-    }
+
     /// The rest of the recorded turn, or as much of it as a reply may hold.
     fn expert(&mut self, actions: usize) -> Plan {
         let Some(turn) = self.deeds.front_mut() else { return Plan::default() };
@@ -171,17 +144,5 @@ impl World for Lived {
         }
         let words = self.world.expert(actions);
         Plan { actions: taken, observation: words.observation, reasoning: String::new(), prediction: String::new() }
-    }
-    fn standing(&self) -> Standing {
-        self.world.standing()
-    }
-    fn state_key(&self) -> u64 {
-        self.world.state_key()
-    }
-    fn memory(&self, max_chars: usize) -> String {
-        self.world.memory(max_chars)
-    }
-    fn body(&self) -> Vec<(&'static str, f32)> {
-        self.world.body()
     }
 }

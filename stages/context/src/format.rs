@@ -48,6 +48,11 @@ pub struct Parsed {
 /// Tags that are taken out of a section's text, as VAGEN does.
 const OUTER_TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
 
+/// A written name that is longer than this, in bytes, is like no action's.
+const LONGEST_NAME: usize = 40;
+/// The least likeness (Jaro and Winkler's) of a name that is offered in place of another.
+const LEAST_LIKENESS: f64 = 0.75;
+
 /// Which part of a reply a section of a tagged format holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Section {
@@ -243,6 +248,25 @@ fn resolve<'a>(actions: &'a [ActionSpec], name: &str, strict: bool) -> Option<&'
     let same = |other: &str| other.eq_ignore_ascii_case(name);
     let folded = || actions.iter().find(|a| same(&a.name) || a.aliases.iter().any(|alias| same(alias)));
     exact().or_else(alias).or_else(|| if strict { None } else { folded() })
+}
+
+/// The action whose name, or an alias of it, is most like what a reply wrote where no action is called that.
+///
+/// `None`: an action is called that; or nothing is like it, as in text that is no attempt at a name.
+pub fn nearest<'a>(actions: &'a [ActionSpec], strict: bool, written: &str) -> Option<&'a str> {
+    if written.len() > LONGEST_NAME || resolve(actions, written, strict).is_some() {
+        return None;
+    }
+    let plain = |name: &str| name.to_ascii_lowercase().replace([' ', '-', '_'], "");
+    let written = plain(written);
+    // Codes of one or two letters are like everything.
+    let names = |action: &'a ActionSpec| {
+        action.aliases.iter().filter(|alias| alias.len() > 2).chain([&action.name]).map(move |name| (action.name.as_str(), plain(name)))
+    };
+    let like = actions.iter().flat_map(names).map(|(name, plain)| (name, strsim::jaro_winkler(&plain, &written)));
+    like.filter(|(_, likeness)| *likeness >= LEAST_LIKENESS)
+        .reduce(|best, next| if next.1 > best.1 { next } else { best })
+        .map(|(name, _)| name)
 }
 
 /// How a reply must look, with an example: for a system prompt.

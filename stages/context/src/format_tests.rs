@@ -34,6 +34,29 @@ fn read(prompt: &PromptConfig, actions: &[ActionSpec], reply: &str) -> String {
 }
 
 #[test]
+fn a_name_that_is_none_is_told_the_nearest() {
+    let house = house();
+    for (written, meant) in [
+        ("move_ahed", Some("move_ahead")),
+        ("Move-Forward", Some("move_ahead")),
+        ("move ahead", Some("move_ahead")),
+        ("rotate_lft_small", Some("rotate_left_small")),
+        ("pick_up", Some("pickup")),
+        ("don", Some("done")),
+        ("move_ahead", None),
+        ("ls", None),
+        ("PICKUP", None),
+        ("I", None),
+        ("xyz", None),
+        ("", None),
+        ("move_ahead and then rotate_left until I see it", None),
+    ] {
+        assert_eq!(nearest(&house, false, written), meant, "{written}");
+    }
+    assert_eq!(nearest(&house, true, "PICKUP"), Some("pickup"));
+}
+
+#[test]
 fn actions_only_with_a_space() {
     let strict = prompt(Format::Actions, " ", 3, true);
     for (reply, expected) in [

@@ -135,7 +135,16 @@ fn a_system_prompt_tells_what_came_of_the_last_reply() {
     );
     let reply = bench.reply(&second, "what now");
     let out = bench.complete(&reply);
-    assert!(observations(&out)[0].text.contains("nothing was run"));
+    let third = observations(&out).remove(0);
+    assert!(third.text.contains("nothing was run") && !third.text.contains("nearest"), "{}", third.text);
+    let reply = bench.reply(&third, "<think>go</think><answer>step,stepp,step</answer>");
+    let out = bench.complete(&reply);
+    let fourth = observations(&out).remove(0);
+    assert!(
+        fourth.text.contains("Of your reply was run: step.") && fourth.text.contains("no action; the nearest is step."),
+        "{}",
+        fourth.text
+    );
 }
 
 #[test]

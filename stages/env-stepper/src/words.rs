@@ -23,15 +23,16 @@ pub(crate) fn turn_text(setting: &Setting, world: &dyn World, last: Option<&Turn
     }
     let before = match last {
         None => "You begin here:".to_string(),
-        Some(turn) => format!("{}\nNow you are here:", account(turn)),
+        Some(turn) => format!("{}\nNow you are here:", account(setting, turn)),
     };
     format!("{before}\n{seen}\nWhat do you do next?\n{}", setting.reminder)
 }
 
 /// What came of a reply: executed, failed, dropped.
-fn account(turn: &Turn) -> String {
+fn account(setting: &Setting, turn: &Turn) -> String {
+    let unknown = unknown(setting, turn);
     if turn.executed.is_empty() {
-        return "No action could be taken from your reply, nothing was run.".into();
+        return format!("No action could be taken from your reply, nothing was run.{unknown}");
     }
     let mut account = format!("Of your reply was run: {}.", turn.executed.join(", "));
     if let (Some(action), Some(false)) = (turn.executed.last(), turn.worked.last()) {
@@ -41,7 +42,14 @@ fn account(turn: &Turn) -> String {
         // Dropped pieces are the reply's own text, of any length and content: they are counted, not repeated.
         account += &format!(" Not run: {} more.", turn.dropped.len());
     }
-    account
+    account + &unknown
+}
+
+/// The action that was meant by the first dropped piece that is none; empty where there is no such piece.
+fn unknown(setting: &Setting, turn: &Turn) -> String {
+    let strict = setting.pipeline.prompt.strict;
+    let meant = turn.dropped.iter().find_map(|piece| format::nearest(&setting.actions, strict, piece));
+    meant.map_or_else(String::new, |name| format!(" One name is no action; the nearest is {name}."))
 }
 
 /// What a new segment starts with, but for the turns carried over.

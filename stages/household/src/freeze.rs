@@ -8,10 +8,10 @@ use crate::{
     chores,
     error::Error,
     generator::{HouseSplit, generate_compiled},
-    instruct::{hypernym, synset},
+    instruct::{Colours, Wording, hypernym, synset},
     robot::PIVOT_HEIGHT,
     sample::{Request, Sampled, Tier, draw},
-    scene::Scene,
+    scene::{Scene, Thing},
     sim::Home,
     tasks::{Arm, Spec, Task},
 };
@@ -90,6 +90,84 @@ pub fn digest(scene: &[u8]) -> String {
     blake3::hash(scene).to_hex().to_string()
 }
 
+/// What is different in the episodes of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// The tier's own.
+    #[default]
+    Plain,
+    /// Anywhere in the house, and one thing of several of its type is meant, told by where it is.
+    Described,
+    /// Anywhere in the house, and what is taken is brought to the start.
+    Bring,
+    /// Anywhere in the house, in words that the templates do not have.
+    Paraphrased,
+}
+
+impl Variant {
+    /// By the name that a file has in the place of its tier: `near`, `all`, `described`, `bring`, `paraphrased`.
+    pub fn named(name: &str) -> Option<(Tier, Variant)> {
+        Some(match name {
+            "near" => (Tier::Near, Variant::Plain),
+            "all" => (Tier::All, Variant::Plain),
+            "described" => (Tier::All, Variant::Described),
+            "bring" => (Tier::All, Variant::Bring),
+            "paraphrased" => (Tier::All, Variant::Paraphrased),
+            _ => return None,
+        })
+    }
+
+    /// `fetch-described`; of the plain one [`label`].
+    pub fn label(self, task: Task, tier: Tier) -> String {
+        let name = match self {
+            Variant::Plain => return label(task, tier),
+            Variant::Described => "described",
+            Variant::Bring => "bring",
+            Variant::Paraphrased => "paraphrased",
+        };
+        format!("{}-{name}", task.name().replace('_', "-"))
+    }
+
+    /// # Errors
+    /// The task has no such episodes.
+    fn check(self, task: Task) -> Result<(), Error> {
+        let what = match self {
+            Variant::Described if task == Task::RoomVisit => "room_visit asks for no thing that could be described",
+            Variant::Bring if !task.takes() => "only fetch and pick_up take something that could be brought",
+            _ => return Ok(()),
+        };
+        Err(Error::Scene { what: what.into() })
+    }
+
+    fn request(self, task: Task, tier: Tier) -> Request<'static> {
+        // Colours are the eye's business, and text has none: a frozen description tells where a thing is.
+        const NO_COLOURS: Colours<'static> = &|_| None;
+        let plain = Request::new(task, tier);
+        match self {
+            Variant::Plain => plain,
+            Variant::Described => Request { described: Some(NO_COLOURS), ..plain },
+            Variant::Bring => Request { bring: true, ..plain },
+            Variant::Paraphrased => Request { wording: Wording::Paraphrase, ..plain },
+        }
+    }
+
+    /// Draws in one house until there is an episode of this variant.
+    fn draw(self, home: &Arc<Home>, request: &Request, rng: &mut ChaCha8Rng) -> Option<Sampled> {
+        if self != Variant::Described {
+            return draw(home, request, rng).ok();
+        }
+        /// Many draws are of types of which the house has one only.
+        const DRAWS: u32 = 6;
+        (0..DRAWS).find_map(|_| draw(home, request, rng).ok().filter(|sampled| singled_out(home, &sampled.task)))
+    }
+}
+
+/// Whether one thing counts and others of its type, which could be asked for as well, do not.
+fn singled_out(home: &Home, task: &Spec) -> bool {
+    let alike = |thing: &&Thing| thing.kind == task.target && (thing.pickupable || !task.task.takes());
+    task.ids.len() == 1 && home.scene.things.iter().filter(alike).count() > 1
+}
+
 /// What a task of a tier is called in seeds and files: `fetch-near`.
 pub fn label(task: Task, tier: Tier) -> String {
     let tier = match tier {
@@ -99,9 +177,10 @@ pub fn label(task: Task, tier: Tier) -> String {
     format!("{}-{tier}", task.name().replace('_', "-"))
 }
 
-/// Shares of short, medium and long episodes in hundredths, as CHORES-S has them; `None`: as they come.
-fn shares(task: Task, tier: Tier) -> Option<[usize; 3]> {
+/// Shares of short, medium and long episodes in hundredths, as CHORES-S has them; `None`: as they come, the way back included.
+fn shares(task: Task, tier: Tier, variant: Variant) -> Option<[usize; 3]> {
     match (tier, task) {
+        _ if variant == Variant::Bring => None,
         (Tier::Near, _) | (_, Task::RoomVisit) => None,
         (Tier::All, Task::Fetch) => Some([4, 77, 19]),
         (Tier::All, Task::ObjectNav) => Some([59, 36, 5]),
@@ -115,8 +194,8 @@ struct Quota {
 }
 
 impl Quota {
-    fn new(task: Task, tier: Tier, count: usize) -> Quota {
-        let left = shares(task, tier).map(|shares| {
+    fn new(task: Task, tier: Tier, variant: Variant, count: usize) -> Quota {
+        let left = shares(task, tier, variant).map(|shares| {
             let long = (shares[2] * count + 50) / 100;
             let short = (shares[0] * count + 50) / 100;
             [short, count - short - long, long]
@@ -157,42 +236,62 @@ pub fn freeze_task(task: Task, tier: Tier, count: usize) -> Result<String, Error
     freeze_first(task, tier, count, count)
 }
 
+/// The same of a variant.
+///
+/// # Errors
+/// As [`freeze_task`], or the task has no such variant.
+pub fn freeze_variant(task: Task, tier: Tier, variant: Variant, count: usize) -> Result<String, Error> {
+    freeze_lines(task, tier, variant, count, count)
+}
+
 /// The first `lines` lines of a file of `count`.
 ///
 /// # Errors
 /// As [`freeze_task`].
 pub fn freeze_first(task: Task, tier: Tier, count: usize, lines: usize) -> Result<String, Error> {
+    freeze_lines(task, tier, Variant::Plain, count, lines)
+}
+
+fn freeze_lines(task: Task, tier: Tier, variant: Variant, count: usize, lines: usize) -> Result<String, Error> {
+    variant.check(task)?;
     let mut text = String::new();
     let mut made = 0;
-    let mut quota = Quota::new(task, tier, count);
+    let mut quota = Quota::new(task, tier, variant, count);
     for number in 0..10 * count as u64 {
         if made == lines {
             break;
         }
         let Ok((_, scene)) = generate_compiled(HouseSplit::HeldOut, number) else { continue };
         let origin = format!("{}:{number}", HouseSplit::HeldOut.label());
-        if let Some(frozen) = freeze_house(scene, number, &origin, task, tier, &quota.order()) {
+        if let Some(frozen) = freeze_house(scene, number, &origin, (task, tier, variant), &quota.order()) {
             quota.take(&frozen.expert_length_bucket);
             text.push_str(&serde_json::to_string(&frozen).expect("an episode has string keys and finite numbers only"));
             text.push('\n');
             made += 1;
         }
     }
-    if made == lines { Ok(text) } else { Err(Error::NoEpisode { bucket: label(task, tier), tries: 10 * count as u32 }) }
+    if made == lines { Ok(text) } else { Err(Error::NoEpisode { bucket: variant.label(task, tier), tries: 10 * count as u32 }) }
 }
 
 /// An episode of Fetch in one house, by a seed made of the house's origin; `None` where the house has none.
 pub fn freeze_one(scene: Scene, number: u64, origin: &str, tier: Tier) -> Option<Frozen> {
-    freeze_house(scene, number, origin, Task::Fetch, tier, &[None])
+    freeze_house(scene, number, origin, (Task::Fetch, tier, Variant::Plain), &[None])
 }
 
 /// An episode in one house, of the first of these buckets that it has.
-fn freeze_house(scene: Scene, number: u64, origin: &str, task: Task, tier: Tier, buckets: &[Option<&str>]) -> Option<Frozen> {
+fn freeze_house(
+    scene: Scene,
+    number: u64,
+    origin: &str,
+    (task, tier, variant): (Task, Tier, Variant),
+    buckets: &[Option<&str>],
+) -> Option<Frozen> {
     let house_digest = digest(&scene.to_bytes());
-    let seed = blake3::hash(format!("{}/{origin}", label(task, tier)).as_bytes());
+    let seed = blake3::hash(format!("{}/{origin}", variant.label(task, tier)).as_bytes());
     let mut rng = ChaCha8Rng::from_seed(*seed.as_bytes());
     let home = Arc::new(Home::new(scene));
-    let sampled = buckets.iter().find_map(|&bucket| draw(&home, &Request { bucket, ..Request::new(task, tier) }, &mut rng).ok())?;
+    let request = variant.request(task, tier);
+    let sampled = buckets.iter().find_map(|&bucket| variant.draw(&home, &Request { bucket, ..request }, &mut rng))?;
     Some(line(sampled, number, origin, house_digest))
 }
 

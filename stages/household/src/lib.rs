@@ -8,6 +8,7 @@
 pub mod assets;
 pub mod chores;
 pub mod compile;
+pub mod curriculum;
 pub mod expert;
 pub mod fetch;
 pub mod freeze;
@@ -22,6 +23,7 @@ pub mod scene;
 pub mod schema;
 pub mod shape;
 pub mod sim;
+pub mod soundness;
 pub mod space;
 pub mod statistics;
 pub mod tasks;

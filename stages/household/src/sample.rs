@@ -9,7 +9,7 @@ use crate::{
     field::Field,
     geometry::{Vec2, vec2},
     instruct::{self, Colours, Phrase, Wording, describe},
-    robot::Robot,
+    robot::{Action, Robot},
     sim::Home,
     tasks::{Episode, Spec, Task},
 };
@@ -93,11 +93,13 @@ pub struct Request<'a> {
     pub bring: bool,
     /// Given: the target is told from others of its type where some phrase does so, with colours by this function.
     pub described: Option<Colours<'a>>,
+    /// All things that count have their middles between these heights, metres.
+    pub heights: Option<(f64, f64)>,
 }
 
 impl Request<'_> {
     pub fn new(task: Task, tier: Tier) -> Request<'static> {
-        Request { task, tier, bucket: None, wording: Wording::Template, bring: false, described: None }
+        Request { task, tier, bucket: None, wording: Wording::Template, bring: false, described: None, heights: None }
     }
 
     fn wanted(&self) -> Result<Option<&'static Bucket>, Error> {
@@ -232,7 +234,12 @@ fn target_kinds(home: &Home, request: &Request) -> Vec<&'static str> {
         return Vec::new();
     }
     let fits = |kind: &&'static str| things.iter().any(|thing| thing.kind == **kind && (thing.pickupable || !request.task.takes()));
-    request.task.targets().iter().copied().filter(fits).collect()
+    let within = |kind: &&'static str| {
+        let Some((low, high)) = request.heights else { return true };
+        let counts = things.iter().filter(|thing| thing.kind == **kind && (thing.pickupable || !request.task.takes()));
+        counts.into_iter().all(|thing| (low..high).contains(&f64::from(thing.centre[1])))
+    };
+    request.task.targets().iter().copied().filter(fits).filter(within).collect()
 }
 
 fn propose(
@@ -337,8 +344,10 @@ fn run_expert(home: &Arc<Home>, task: &Spec, most: u32) -> Option<(u32, bool)> {
             return None;
         }
         for action in actions {
-            // An expert whose action fails does not know the house well enough to be followed.
-            if !episode.act(action) {
+            // An expert whose action fails does not know the house well enough to be followed. To grasp once more what is
+            // held already says nothing of the house.
+            let again = action == Action::Pickup && episode.holds_target();
+            if !episode.act(action) && !again {
                 return None;
             }
         }

@@ -299,10 +299,14 @@ impl Space {
         free as f64 * step
     }
 
+    /// Boxes of all that is fixed or heavy.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.solids.iter().map(|solid| &solid.block)
+    }
+
     /// Pieces of walls.
-    #[cfg(test)]
     pub(crate) fn walls(&self) -> impl Iterator<Item = &Block> {
-        self.solids.iter().map(|solid| &solid.block).filter(|block| block.half.z <= 0.0)
+        self.blocks().filter(|block| block.half.z <= 0.0)
     }
 
     /// Whether a wall stands between two points, doors apart.

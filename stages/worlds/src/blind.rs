@@ -2,7 +2,7 @@
 //!
 //! What a policy still scores in it is what it knows of the levels beforehand; the rest is what it sees.
 
-use crate::{Acted, ActionName, Kind, Picture, Plan, RewardBounds, Scene, Standing, Task, World};
+use crate::{AroundKind, AroundWorld, Kind, Picture, Task, World};
 use std::sync::Arc;
 
 /// The same kind with the agent's eyes shut. Tasks, scenes, rewards and the expert stay as they are.
@@ -12,51 +12,27 @@ pub fn blind(kind: Arc<dyn Kind>) -> Arc<dyn Kind> {
 
 struct BlindKind(Arc<dyn Kind>);
 
-impl Kind for BlindKind {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn actions(&self) -> &[ActionName] {
-        self.0.actions()
-    }
-
-    fn rules(&self) -> String {
-        self.0.rules()
-    }
-
-    fn reward_bounds(&self, steps: u32) -> RewardBounds {
-        self.0.reward_bounds(steps)
-    }
-
-    fn sample(&self, seed: u64, bucket: Option<&str>) -> Result<Task, String> {
-        self.0.sample(seed, bucket)
-    }
-
-    fn held_out(&self, number: u64) -> Result<Task, String> {
-        self.0.held_out(number)
-    }
-
-    fn buckets(&self) -> Vec<String> {
-        self.0.buckets()
-    }
-
-    fn scene(&self, task: &Task) -> Result<Option<Scene>, String> {
-        self.0.scene(task)
+impl AroundKind for BlindKind {
+    fn inner(&self) -> &dyn Kind {
+        self.0.as_ref()
     }
 
     fn start(&self, task: &Task, scene: Option<&[u8]>) -> Result<Box<dyn World>, String> {
         Ok(Box::new(BlindWorld(self.0.start(task, scene)?)))
     }
-
-    fn corpus(&self, lines: usize) -> Vec<String> {
-        self.0.corpus(lines)
-    }
 }
 
 struct BlindWorld(Box<dyn World>);
 
-impl World for BlindWorld {
+impl AroundWorld for BlindWorld {
+    fn inner(&self) -> &dyn World {
+        self.0.as_ref()
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn World {
+        self.0.as_mut()
+    }
+
     fn observe(&self) -> String {
         self.0.observe_blind()
     }
@@ -64,30 +40,6 @@ impl World for BlindWorld {
     fn pictures(&self) -> Vec<Picture> {
         let black = |picture: Picture| Picture { rgb: vec![0; picture.rgb.len()], ..picture };
         self.0.pictures().into_iter().map(black).collect()
-    }
-
-    fn instruction(&self) -> String {
-        self.0.instruction()
-    }
-
-    fn act(&mut self, action: &str) -> Result<Acted, String> {
-        self.0.act(action)
-    }
-
-    fn expert(&mut self, actions: usize) -> Plan {
-        self.0.expert(actions)
-    }
-
-    fn standing(&self) -> Standing {
-        self.0.standing()
-    }
-
-    fn state_key(&self) -> u64 {
-        self.0.state_key()
-    }
-
-    fn memory(&self, max_chars: usize) -> String {
-        self.0.memory(max_chars)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::frozenlake::Lake;
 use crate::kinds;
-use crate::{Acted, ActionName, Kind, Picture, Plan, RewardBounds, Scene, Standing, Task, World};
+use crate::{Acted, AroundKind, AroundWorld, Kind, Task, World};
 use std::time::Duration;
 
 /// Longest step.
@@ -32,45 +32,17 @@ impl Delay {
     }
 }
 
-impl Kind for Delay {
+impl AroundKind for Delay {
+    fn inner(&self) -> &dyn Kind {
+        &self.lake
+    }
+
     fn name(&self) -> &'static str {
         "delay"
     }
 
-    fn actions(&self) -> &[ActionName] {
-        self.lake.actions()
-    }
-
-    fn rules(&self) -> String {
-        self.lake.rules()
-    }
-
-    fn reward_bounds(&self, steps: u32) -> RewardBounds {
-        self.lake.reward_bounds(steps)
-    }
-
-    fn sample(&self, seed: u64, bucket: Option<&str>) -> Result<Task, String> {
-        self.lake.sample(seed, bucket)
-    }
-
-    fn held_out(&self, number: u64) -> Result<Task, String> {
-        self.lake.held_out(number)
-    }
-
-    fn buckets(&self) -> Vec<String> {
-        self.lake.buckets()
-    }
-
-    fn scene(&self, task: &Task) -> Result<Option<Scene>, String> {
-        self.lake.scene(task)
-    }
-
     fn start(&self, task: &Task, scene: Option<&[u8]>) -> Result<Box<dyn World>, String> {
         Ok(Box::new(Slow { world: self.lake.start(task, scene)?, step: self.step }))
-    }
-
-    fn corpus(&self, lines: usize) -> Vec<String> {
-        self.lake.corpus(lines)
     }
 }
 
@@ -79,37 +51,17 @@ struct Slow {
     step: Duration,
 }
 
-impl World for Slow {
-    fn observe(&self) -> String {
-        self.world.observe()
+impl AroundWorld for Slow {
+    fn inner(&self) -> &dyn World {
+        self.world.as_ref()
     }
 
-    fn pictures(&self) -> Vec<Picture> {
-        self.world.pictures()
-    }
-
-    fn instruction(&self) -> String {
-        self.world.instruction()
+    fn inner_mut(&mut self) -> &mut dyn World {
+        self.world.as_mut()
     }
 
     fn act(&mut self, action: &str) -> Result<Acted, String> {
         std::thread::sleep(self.step);
         self.world.act(action)
-    }
-
-    fn expert(&mut self, actions: usize) -> Plan {
-        self.world.expert(actions)
-    }
-
-    fn standing(&self) -> Standing {
-        self.world.standing()
-    }
-
-    fn state_key(&self) -> u64 {
-        self.world.state_key()
-    }
-
-    fn memory(&self, max_chars: usize) -> String {
-        self.world.memory(max_chars)
     }
 }

@@ -1,8 +1,8 @@
 //! Errands in a house: find a thing, take it with the robot's arm, go to every room; and say that it is done.
 //!
 //! In: houses, or none and then the built-in generator's. Out: tasks with compiled scenes, and a live [`World`] that tells in
-//! few words what the robot's two cameras see (see [`words`]). The world's own reward is 0: strict success is paid by the
-//! pipeline's `rewards.success`.
+//! few words what the robot's two cameras see (see [`words`]). The world itself pays nothing unless [`Settings::rewards`] asks
+//! for it: strict success is then paid by the pipeline's `rewards.success`.
 
 mod houses;
 mod pictures;
@@ -13,13 +13,15 @@ mod words;
 
 use crate::{ActionName, Houses, Kind, RewardBounds, Scene, Task, World, kinds};
 use household::{
+    curriculum::Curriculum,
     fetch::{Episode, FetchTask},
     freeze::Frozen,
+    instruct::Colours,
     robot::ACTIONS,
     sample::{Request, Sampled, Tier, draw},
     scene,
     sim::Home,
-    tasks::Task as Errands,
+    tasks::{Preset, Rewards, Task as Errands},
 };
 use houses::Shelf;
 use pictures::Cameras;
@@ -47,6 +49,14 @@ pub struct Settings {
     /// Columns and rows of a picture, where `world.pictures` is set.
     pub width: u32,
     pub height: u32,
+    /// Who pays: `pipeline`, its `rewards.success`; or this world, 10 for success and the shaping of a preset.
+    pub rewards: Pay,
+    /// What training tasks are sorted by for the curriculum.
+    pub curriculum: Curriculum,
+    /// Sampled tasks tell the target from others of its type, where the house has some: on, near, closest to.
+    pub described: bool,
+    /// What is taken is brought to the start and let go of there.
+    pub bring: bool,
     /// Whether training pictures show other materials and lights than the house's own in four episodes of five.
     pub randomise: bool,
 }
@@ -59,6 +69,15 @@ pub enum TierName {
     All,
 }
 
+impl TierName {
+    fn tier(self) -> Tier {
+        match self {
+            TierName::Near => Tier::Near,
+            TierName::All => Tier::All,
+        }
+    }
+}
+
 /// A kind of errand in a pipeline file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -68,6 +87,31 @@ pub enum TaskName {
     PickUp,
     RoomVisit,
     Mix,
+}
+
+/// Who pays for what, in a pipeline file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pay {
+    /// `rewards.success` of the pipeline; the world pays nothing.
+    Pipeline,
+    /// 10 for success.
+    Sparse,
+    /// And SPOC's shaping.
+    Spoc,
+    /// And 5 for the way, paid as it is gone.
+    Potential,
+}
+
+impl Pay {
+    fn preset(self) -> Option<Preset> {
+        match self {
+            Pay::Pipeline => None,
+            Pay::Sparse => Some(Preset::Sparse),
+            Pay::Spoc => Some(Preset::Spoc),
+            Pay::Potential => Some(Preset::Potential),
+        }
+    }
 }
 
 impl TaskName {
@@ -85,7 +129,18 @@ impl TaskName {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { task: TaskName::Fetch, tier: TierName::Near, others: 2, width: 384, height: 224, randomise: true }
+        Settings {
+            task: TaskName::Fetch,
+            tier: TierName::Near,
+            others: 2,
+            width: 384,
+            height: 224,
+            rewards: Pay::Pipeline,
+            curriculum: Curriculum::Length,
+            described: false,
+            bring: false,
+            randomise: true,
+        }
     }
 }
 
@@ -113,6 +168,9 @@ pub struct Fetch {
     pictures: Option<render::Size>,
 }
 
+/// Text and pictures tell no colour words: things are told apart by where they are.
+const NO_COLOURS: Colours<'static> = &|_| None;
+
 fn line(error: impl std::fmt::Display) -> String {
     format!("fetch: {error}")
 }
@@ -123,6 +181,8 @@ impl Fetch {
     pub fn new(pictures: bool, table: &toml::Table, houses: Houses) -> Result<Fetch, String> {
         let settings: Settings = kinds::settings("fetch", table)?;
         kinds::within("others", settings.others, 0, words::MOST_OTHERS)?;
+        let buckets = settings.curriculum.buckets(settings.tier.tier(), settings.task.errands(), settings.bring);
+        buckets.map_err(|what| format!("world.settings.curriculum: {what}"))?;
         let size = pictures::size(settings.width, settings.height)?;
         let actions = ACTIONS.iter().map(|spelling| ActionName {
             name: spelling.name,
@@ -133,10 +193,7 @@ impl Fetch {
     }
 
     fn tier(&self) -> Tier {
-        match self.settings.tier {
-            TierName::Near => Tier::Near,
-            TierName::All => Tier::All,
-        }
+        self.settings.tier.tier()
     }
 
     fn task(&self, seed: u64, house: String, training: bool, sampled: Sampled) -> Result<Task, String> {
@@ -170,14 +227,25 @@ impl Fetch {
         for attempt in 0..HOUSES_TRIED {
             let origin = house(&mut rng, attempt)?;
             let errand = errands[rng.random_range(0..errands.len())];
-            let request = Request { bucket, ..Request::new(errand, self.tier()) };
-            let sampled = self.shelf.home(&origin).and_then(|home| draw(&home, &request, &mut rng).map_err(line));
+            let sampled = self.shelf.home(&origin).and_then(|home| self.draw(&home, errand, bucket, &mut rng));
             match sampled {
                 Ok(sampled) => return self.task(seed, origin, what == TRAINING, sampled),
                 Err(error) => last = format!("{origin}: {error}"),
             }
         }
         Err(format!("fetch: no task of seed {seed} in {HOUSES_TRIED} houses; the last: {last}"))
+    }
+
+    /// An episode in one house. Only training asks for buckets.
+    fn draw(&self, home: &Arc<Home>, errand: Errands, bucket: Option<&str>, rng: &mut ChaCha8Rng) -> Result<Sampled, String> {
+        let described = (self.settings.described && errand != Errands::RoomVisit).then_some(NO_COLOURS);
+        let bring = self.settings.bring && errand.takes();
+        let request = Request { bring, described, ..Request::new(errand, self.tier()) };
+        match bucket {
+            None => draw(home, &request, rng),
+            Some(bucket) => self.settings.curriculum.draw(home, &request, bucket, rng),
+        }
+        .map_err(line)
     }
 
     fn describe(&self, task: &Task) -> Result<Description, String> {
@@ -202,8 +270,12 @@ impl Kind for Fetch {
         words::rules(self.settings.task.errands())
     }
 
-    fn reward_bounds(&self, _steps: u32) -> RewardBounds {
-        RewardBounds { worst_success: 0.0, best_failure: 0.0 }
+    fn reward_bounds(&self, steps: u32) -> RewardBounds {
+        let Some(preset) = self.settings.rewards.preset() else { return RewardBounds { worst_success: 0.0, best_failure: 0.0 } };
+        let bounds = self.settings.task.errands().iter().map(|&errand| Rewards::bounds(preset, errand, steps.min(errand.step_limit())));
+        // Members of a group have one errand: the narrowest gap counts.
+        let (worst, best) = bounds.min_by(|one, other| (one.0 - one.1).total_cmp(&(other.0 - other.1))).unwrap_or((0.0, 0.0));
+        RewardBounds { worst_success: worst as f32, best_failure: best as f32 }
     }
 
     fn sample(&self, seed: u64, bucket: Option<&str>) -> Result<Task, String> {
@@ -227,7 +299,9 @@ impl Kind for Fetch {
     }
 
     fn buckets(&self) -> Vec<String> {
-        self.tier().buckets().iter().map(|bucket| bucket.name.to_string()).collect()
+        let settings = &self.settings;
+        let buckets = settings.curriculum.buckets(self.tier(), settings.task.errands(), settings.bring);
+        buckets.unwrap_or_default().into_iter().map(str::to_string).collect()
     }
 
     fn scene(&self, task: &Task) -> Result<Option<Scene>, String> {
@@ -250,7 +324,8 @@ impl Kind for Fetch {
         let episode =
             Episode::start(home, Arc::new(description.fetch)).map_err(|error| format!("fetch in house {}: {error}", description.house))?;
         let cameras = self.pictures.map(|size| Cameras::new(&episode.sim.home.scene, description.look, size));
-        Ok(Box::new(Errand::new(episode, self.settings.others, cameras)))
+        let rewards = self.settings.rewards.preset().map(|preset| Rewards::new(preset, &episode));
+        Ok(Box::new(Errand::new(episode, rewards, self.settings.others, cameras)))
     }
 
     fn corpus(&self, lines: usize) -> Vec<String> {

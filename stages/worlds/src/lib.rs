@@ -2,6 +2,7 @@
 //!
 //! In: a seed, a task, a scene. Out: texts, pictures, rewards, an expert. Pure: no NATS, clock or files.
 
+mod around;
 mod blind;
 pub mod delay;
 pub mod fetch;
@@ -14,6 +15,7 @@ pub mod sokoban;
 #[cfg(test)]
 mod tests;
 
+pub use around::{AroundKind, AroundWorld};
 pub use blind::blind;
 pub use kinds::{HouseFile, Houses, NAMES, kind};
 
@@ -125,7 +127,8 @@ pub trait Kind: Send + Sync {
     fn actions(&self) -> &[ActionName];
     /// The rules in words, for a system prompt.
     fn rules(&self) -> String;
-    /// The least task reward of a success and the greatest of a failure, over all episodes of at most `steps` actions.
+    /// The least task reward of a success and the greatest of a failure, over all episodes of at most `steps` actions. What an
+    /// episode pays to a success and to a failure alike may be left out. Both 0: the pipeline says what a success is worth.
     fn reward_bounds(&self, steps: u32) -> RewardBounds;
     /// The training task of a seed. The same seed gives the same task, on any machine.
     fn sample(&self, seed: u64, bucket: Option<&str>) -> Result<Task, String>;

@@ -13,7 +13,7 @@ mod starts;
 pub use episode::{Episode, LOOK_HEADINGS, Remembered};
 pub(crate) use episode::{NEAR_M, stands_before};
 pub use metrics::Metrics;
-pub use rewards::{Preset, Rewards};
+pub use rewards::{GOAL, Preset, Rewards, WAY};
 pub use starts::{Features, arm_only_start, features, reverse_start};
 
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,7 @@ use super::{Episode, Spec, Task};
 use crate::{
     field::Field,
     geometry::{Vec2, vec2},
-    robot::Action,
+    robot::{Action, HAND_RADIUS},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -22,14 +22,22 @@ pub enum Preset {
     Sparse,
     /// Sparse, and what SPOC's reinforcement baselines add, by task.
     Spoc,
-    /// Sparse, and the metres by which an action brings one nearer: they add up to the potential's gain, whatever the way.
+    /// Sparse, and what an action adds to a potential: [`WAY`] times the share of the metres at the start by which one is
+    /// nearer now. The payments add up to the potential's gain, whatever the way that was taken.
     Potential,
 }
 
 /// What success is paid.
-pub(super) const GOAL: f64 = 10.0;
+pub const GOAL: f64 = 10.0;
+/// What the whole way is paid by [`Preset::Potential`]: less than [`GOAL`], so that no failure is worth a success.
+pub const WAY: f64 = 5.0;
+/// A way shorter than this is paid as a part of it, metres.
+const LEAST_WAY_M: f64 = 1.0;
 const STEP_PENALTY: f64 = -0.01;
 const SHAPING: f64 = 5.0;
+/// How far from the middle of a target, seen within two metres, one may stand: two metres, the camera's offset
+/// and half of the largest thing.
+const NAV_SLACK_M: f64 = 3.8;
 const ROOM: f64 = 2.0;
 const WRONG_CLAIM: f64 = -0.2;
 const NEW_PLACE: f64 = 0.005;
@@ -50,6 +58,8 @@ pub struct Rewards {
     visited: usize,
     places: BTreeSet<(i64, i64)>,
     potential: f64,
+    /// Paid a metre of the potential.
+    a_metre: f64,
     /// Ways to the targets' places, for as long as they lie there; in RoomVisit to the rooms of this set.
     field: Option<(Vec<(usize, Vec2)>, Field)>,
 }
@@ -66,10 +76,13 @@ impl Rewards {
             visited: episode.visited.len(),
             places: BTreeSet::from([place(episode)]),
             potential: 0.0,
+            a_metre: 0.0,
             field: None,
         };
         if preset == Preset::Potential {
-            rewards.potential = rewards.worth(episode);
+            let left = rewards.worth(episode);
+            rewards.a_metre = WAY / (-left).max(LEAST_WAY_M);
+            rewards.potential = rewards.a_metre * left;
         }
         rewards
     }
@@ -82,9 +95,25 @@ impl Rewards {
             Preset::Spoc => self.shaped(episode),
             Preset::Potential => {
                 let before = std::mem::replace(&mut self.potential, 0.0);
-                self.potential = self.worth(episode);
+                self.potential = self.a_metre * self.worth(episode);
                 self.potential - before
             }
+        }
+    }
+
+    /// The least that a success is paid and the most that a failure is, within `steps` actions of one episode: what its
+    /// shaping pays to both of them for the same way is left out, since members of a group play the same episode.
+    pub fn bounds(preset: Preset, task: Task, steps: u32) -> (f64, f64) {
+        let steps = f64::from(steps);
+        match (preset, task) {
+            (Preset::Sparse, _) => (GOAL, 0.0),
+            (Preset::Potential, _) => (GOAL, WAY),
+            // Success stands up to NAV_SLACK_M from the target's middle, a failure may have come nearer.
+            (Preset::Spoc, Task::ObjectNav) => (GOAL + STEP_PENALTY * steps - NAV_SLACK_M, STEP_PENALTY),
+            // Whoever holds the target has touched it, and its hand is within the hand's radius of it.
+            (Preset::Spoc, Task::PickUp | Task::Fetch) => (GOAL - SHAPING * HAND_RADIUS, 0.0),
+            // A failure may have entered new places and claimed nothing wrongly; a success the other way round.
+            (Preset::Spoc, Task::RoomVisit) => (GOAL + WRONG_CLAIM * steps, NEW_PLACE * steps),
         }
     }
 

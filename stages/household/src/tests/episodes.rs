@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     chores::Row,
-    freeze::{digest, freeze_first, label},
+    freeze::{Variant, digest, freeze_first, freeze_variant, label},
     instruct::Wording,
     sample::{LEAST_ROOMS, Request, accept, draw},
     tasks::{Spec, Task},
@@ -126,4 +126,31 @@ fn a_described_target_is_the_only_one_that_counts() {
     if let Ok(sampled) = draw(&home, &request, &mut ChaCha8Rng::seed_from_u64(1)) {
         assert!(sampled.task.bring && sampled.task.instruction.contains(" a"));
     }
+}
+
+#[test]
+fn variants_ask_for_what_they_say_and_give_the_same_lines_again() {
+    let mut made = Vec::new();
+    for (task, name) in [(Task::ObjectNav, "described"), (Task::PickUp, "bring"), (Task::PickUp, "paraphrased")] {
+        let (tier, variant) = Variant::named(name).unwrap();
+        let text = freeze_variant(task, tier, variant, 2).unwrap();
+        for line in text.lines() {
+            let frozen = Frozen::from_line(line).unwrap();
+            let spec = frozen.task().unwrap();
+            assert_eq!((spec.task, spec.bring), (task, variant == Variant::Bring));
+            let (_, scene) = generate_compiled(HouseSplit::HeldOut, frozen.house_index).unwrap();
+            let alike = scene.things.iter().filter(|thing| thing.kind == spec.target).count();
+            match variant {
+                Variant::Described => assert!(spec.ids.len() == 1 && alike > 1, "{line}"),
+                Variant::Bring => assert!(spec.instruction.contains("bring it back"), "{line}"),
+                _ => assert!(spec.instruction.contains("there should be"), "{line}"),
+            }
+            assert_eq!(accept(&Arc::new(Home::new(scene)), &spec), Ok(frozen.expert_length));
+        }
+        made.push(text);
+    }
+    assert_eq!(freeze_variant(Task::PickUp, Tier::All, Variant::Bring, 2).unwrap(), made[1]);
+    let refused = |task, variant| freeze_variant(task, Tier::All, variant, 1).unwrap_err().to_string();
+    assert!(refused(Task::RoomVisit, Variant::Described).contains("room_visit"));
+    assert!(refused(Task::ObjectNav, Variant::Bring).contains("only fetch and pick_up"));
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     expert::{Expert, Slips},
-    tasks::{Metrics, Preset, Rewards, Spec, Task, arm_only_start, features, reverse_start},
+    tasks::{GOAL, Metrics, Preset, Rewards, Spec, Task, WAY, arm_only_start, features, reverse_start},
     trials,
 };
 
@@ -131,7 +131,12 @@ fn the_potential_telescopes_and_spocs_shaping_pays_what_it_says() {
             }
         }
         assert!((paid - (rewards.potential() - first)).abs() < 1e-6, "{task:?}: {paid}");
+        assert!((-WAY..=0.0).contains(&first) && paid <= WAY, "{task:?}: {first}, {paid}");
     }
+    let mut episode = begun(Task::Fetch, 2);
+    let mut rewards = Rewards::new(Preset::Potential, &episode);
+    let paid = play(&mut episode, &mut rewards);
+    assert!(episode.success() && (paid - GOAL - WAY).abs() < 1e-6, "the whole way and the goal, and {paid} were paid");
     let mut episode = begun(Task::Fetch, 2);
     let mut rewards = Rewards::new(Preset::Spoc, &episode);
     let paid = play(&mut episode, &mut rewards);

@@ -2,7 +2,7 @@
 
 use crate::houses::{Error, read};
 use household::generator::{HouseSplit, generate};
-use schemas::pipeline::EpisodesConfig;
+use schemas::pipeline::{EpisodesConfig, Pipeline};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -117,4 +117,33 @@ fn all_real_houses_load() {
         }
         assert_eq!(found.houses.train.len(), 96);
     }
+}
+
+#[test]
+fn groups_begin_on_the_experts_way_where_the_curriculum_asks_for_it_and_validation_does_not() {
+    use crate::{plan::Rules, state::Order};
+    let text = "name = \"p\"\nseed = 4\nschedule = []\nepisodes = { generated_houses = 8, validation = 4 }\n\
+                world = { name = \"fetch\", settings = { curriculum = \"starts\" } }";
+    let pipeline = Pipeline::parse(text).unwrap();
+    let kind = crate::kind(&pipeline).unwrap();
+    let rules = Rules::new(&pipeline, kind.buckets());
+    assert!(rules.buckets.contains(&"arm-only".to_string()));
+    let policy = schemas::PolicyPin::Latest;
+    let group = |bucket: &str| Order::Group {
+        group: 1,
+        first: 0,
+        size: 2,
+        bucket: Some(bucket.into()),
+        mode: schemas::Mode::Policy,
+        policy,
+        epoch: 1,
+    };
+    let has_arm = |planned: &crate::plan::Planned| String::from_utf8_lossy(&planned.episode.task).contains("\"arm\":");
+    for bucket in ["arm-only", "reverse-10", "whole"] {
+        let planned = rules.episodes(kind.as_ref(), &group(bucket)).unwrap();
+        assert!(planned.len() == 2 && planned.iter().all(|planned| planned.episode.bucket == bucket), "{bucket}");
+        assert_eq!(planned.iter().filter(|planned| has_arm(planned)).count(), if bucket == "whole" { 0 } else { 2 });
+    }
+    let pass = rules.episodes(kind.as_ref(), &Order::Pass { first: 0, count: 2, version: 1, epoch: 1 }).unwrap();
+    assert!(!pass.iter().any(has_arm));
 }

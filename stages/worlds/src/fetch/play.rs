@@ -6,12 +6,15 @@ use household::{
     expert::Expert,
     fetch::Episode,
     robot::{ACTIONS, Action},
+    tasks::Rewards,
 };
 
 /// An episode with its expert and an account of what was done.
 pub(super) struct Errand {
     pub(super) episode: Episode,
     expert: Expert,
+    /// `None`: the pipeline pays.
+    rewards: Option<Rewards>,
     others: usize,
     /// `None`: text only.
     cameras: Option<Cameras>,
@@ -20,8 +23,8 @@ pub(super) struct Errand {
 }
 
 impl Errand {
-    pub(super) fn new(episode: Episode, others: usize, cameras: Option<Cameras>) -> Errand {
-        Errand { episode, expert: Expert::default(), others, cameras, deeds: Vec::new() }
+    pub(super) fn new(episode: Episode, rewards: Option<Rewards>, others: usize, cameras: Option<Cameras>) -> Errand {
+        Errand { episode, expert: Expert::default(), rewards, others, cameras, deeds: Vec::new() }
     }
 
     fn note(&mut self, action: Action, worked: bool) {
@@ -60,7 +63,8 @@ impl World for Errand {
         }
         let worked = self.episode.act(action);
         self.note(action, worked);
-        Ok(Acted { worked, reward: 0.0, over: self.episode.over })
+        let reward = self.rewards.as_mut().map_or(0.0, |rewards| rewards.pay(&self.episode)) as f32;
+        Ok(Acted { worked, reward, over: self.episode.over })
     }
 
     fn expert(&mut self, actions: usize) -> Plan {

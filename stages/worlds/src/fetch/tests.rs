@@ -1,6 +1,7 @@
 use super::words::{MOST_WORDS, vocabulary};
 use super::*;
 use crate::HouseFile;
+use crate::Standing;
 use household::generator::{HouseSplit, generate};
 use std::collections::BTreeSet;
 
@@ -235,4 +236,96 @@ fn each_errand_is_told_and_solved() {
     let firsts: BTreeSet<String> =
         (0..12).map(|seed| start(&mix, &mix.sample(seed, None).unwrap()).observe().split(' ').next().unwrap().to_string()).collect();
     assert!(firsts.len() >= 3, "{firsts:?}");
+}
+
+fn with(settings: &str) -> Result<Fetch, String> {
+    Fetch::new(false, &settings.parse().unwrap(), Houses { generated: 64, ..Houses::default() })
+}
+
+/// What the expert is paid in all, action by action, with a slip now and then so that a way has detours.
+fn paid(kind: &Fetch, seed: u64, slip: usize) -> (f32, Vec<f32>, Standing) {
+    let mut world = start(kind, &kind.sample(seed, None).unwrap());
+    let mut rewards = Vec::new();
+    for reply in 1..200 {
+        let mut actions = world.expert(5).actions;
+        if slip > 0 && reply % slip == 0 {
+            actions = vec![["rotate_left", "move_back", "wrist_close", "move_arm_up"][reply / slip % 4].to_string()];
+        }
+        let over = actions.iter().any(|action| {
+            let acted = world.act(action).unwrap();
+            rewards.push(acted.reward);
+            acted.over
+        });
+        if over || actions.is_empty() {
+            break;
+        }
+    }
+    (rewards.iter().sum(), rewards, world.standing())
+}
+
+#[test]
+fn the_potential_telescopes_over_an_episode_whatever_the_way() {
+    let kind = with("rewards = \"potential\"").unwrap();
+    let mut lost = false;
+    for seed in 0..4 {
+        let (straight, rewards, standing) = paid(&kind, seed, 0);
+        let (detours, more, also) = paid(&kind, seed, 2);
+        assert!(standing.success && rewards.iter().filter(|reward| **reward != 0.0).count() > 3);
+        // The near tier's starts are a metre from the grasp or more: the whole way is 5, the goal is 10.
+        assert!((straight - 15.0).abs() < 1e-4, "{straight}");
+        if also.success {
+            lost |= more.iter().any(|reward| *reward < 0.0);
+            assert!((detours - straight).abs() < 1e-4, "{detours} against {straight}");
+        }
+    }
+    assert!(lost, "a detour costs what it loses");
+    let bounds = kind.reward_bounds(600);
+    assert!((bounds.worst_success - 10.0).abs() < 1e-6 && (bounds.best_failure - 5.0).abs() < 1e-6);
+}
+
+#[test]
+fn the_world_pays_what_is_asked_for() {
+    let (total, rewards, _) = paid(&with("rewards = \"sparse\"").unwrap(), 1, 0);
+    assert!((total - 10.0).abs() < 1e-6 && rewards[..rewards.len() - 1].iter().all(|reward| *reward == 0.0));
+    let (total, ..) = paid(&with("rewards = \"spoc\"").unwrap(), 1, 0);
+    assert!(total > 20.0, "goal, touch and grasp are 20, and {total} were paid");
+    assert_eq!(paid(&with("").unwrap(), 1, 0).0, 0.0);
+    let open = with("").unwrap().reward_bounds(120);
+    assert!(open.worst_success == 0.0 && open.best_failure == 0.0);
+    for (task, steps, ordered) in [("fetch", 600, true), ("object_nav", 600, true), ("room_visit", 600, false), ("room_visit", 40, true)] {
+        let bounds = with(&format!("rewards = \"spoc\"\ntask = \"{task}\"")).unwrap().reward_bounds(steps);
+        assert_eq!(bounds.worst_success > bounds.best_failure, ordered, "{task}, {steps}: {bounds:?}");
+    }
+    assert!(with("rewards = \"much\"").err().unwrap().contains("potential"));
+}
+
+#[test]
+fn training_is_sorted_by_what_is_asked_for_and_held_out_tasks_are_whole() {
+    let kind = with("curriculum = \"starts\"").unwrap();
+    assert_eq!(kind.buckets(), ["arm-only", "reverse-10", "reverse-20", "reverse-40", "whole"]);
+    let of = |bucket: &str| kind.sample(3, Some(bucket)).unwrap();
+    for bucket in kind.buckets() {
+        let task = of(&bucket);
+        assert_eq!((task.bucket.as_str(), &task), (bucket.as_str(), &of(&bucket)));
+        let mut world = start(&kind, &task);
+        play(world.as_mut(), 0, |_| {});
+        assert!(world.standing().success, "{bucket}");
+        assert_eq!(kind.describe(&task).unwrap().fetch.arm.is_some(), bucket != "whole");
+    }
+    assert!(of("reverse-10").expert_length < of("whole").expert_length);
+    assert!((0..4).all(|number| kind.describe(&kind.held_out(number).unwrap()).unwrap().fetch.arm.is_none()));
+    assert_eq!(with("curriculum = \"rooms\"\ntier = \"all\"").unwrap().buckets(), ["rooms-1", "rooms-2", "rooms-many"]);
+    assert!(with("curriculum = \"rooms\"").err().unwrap().contains("world.settings.curriculum: `rooms` needs tier `all`"));
+}
+
+#[test]
+fn described_and_brought_things_are_asked_for_where_the_settings_say_so() {
+    let kind = with("described = true\nbring = true").unwrap();
+    let mut told = 0;
+    for seed in 0..6 {
+        let fetch = kind.describe(&kind.sample(seed, None).unwrap()).unwrap().fetch;
+        assert!(fetch.bring && fetch.instruction.contains("bring it back"), "{}", fetch.instruction);
+        told += usize::from([" on ", " near ", " closest ", " furthest "].iter().any(|word| fetch.instruction.contains(word)));
+    }
+    assert!(told >= 2, "{told} of 6 are described");
 }
