@@ -9,7 +9,7 @@ use crate::{
     field::Field,
     geometry::{Vec2, vec2},
     instruct::{self, Colours, Phrase, Wording, describe},
-    robot::{Action, Robot},
+    robot::Robot,
     sim::Home,
     tasks::{Episode, Spec, Task},
 };
@@ -344,10 +344,8 @@ fn run_expert(home: &Arc<Home>, task: &Spec, most: u32) -> Option<(u32, bool)> {
             return None;
         }
         for action in actions {
-            // An expert whose action fails does not know the house well enough to be followed. To grasp once more what is
-            // held already says nothing of the house.
-            let again = action == Action::Pickup && episode.holds_target();
-            if !episode.act(action) && !again {
+            // An expert whose action fails does not know the house well enough to be followed.
+            if !episode.act(action) {
                 return None;
             }
         }
