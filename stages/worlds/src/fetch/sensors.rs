@@ -75,7 +75,7 @@ fn boxed(sim: &Sim, eye: Eye, thing: usize) -> Option<[f32; 4]> {
 #[cfg(test)]
 mod tests {
     use super::super::Fetch;
-    use crate::{Houses, Kind as _, World as _};
+    use crate::{Houses, Kind as _};
 
     #[test]
     fn sensors_follow_the_robot_to_what_it_takes() {
