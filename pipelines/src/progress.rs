@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// The order in which a message meets the stages.
-const ORDER: [&str; 6] = ["scene-loader", "env-stepper", "prompt-renderer", "generator", "learner", "recorder"];
+const ORDER: [&str; 7] = ["scene-loader", "env-stepper", "prompt-renderer", "generator", "replayer", "learner", "recorder"];
 /// Without a terminal a few lines are printed this often.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -39,6 +39,8 @@ struct Seen {
 /// The display, and what was heard so far.
 #[derive(Debug)]
 pub(crate) struct Progress {
+    /// Those of [`ORDER`] that the run has.
+    stages: Vec<&'static str>,
     started: Instant,
     seen: BTreeMap<String, Seen>,
     bars: Option<(MultiProgress, BTreeMap<&'static str, ProgressBar>)>,
@@ -48,23 +50,26 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(run: &str) -> Progress {
+    /// `runs`: whether the run has a stage.
+    pub(crate) fn new(run: &str, runs: impl Fn(&str) -> bool) -> Progress {
+        let stages: Vec<&'static str> = ORDER.into_iter().filter(|stage| runs(stage)).collect();
         let bars = std::io::stderr().is_terminal().then(|| {
             let all = MultiProgress::new();
             let style = ProgressStyle::with_template("{prefix:>16} {msg}").expect("the template is well-formed");
             let title = all.add(ProgressBar::new_spinner().with_style(style.clone()));
             title.set_prefix("run");
             title.set_message(run.to_string());
-            let lines = ORDER.map(|stage| {
+            let lines = stages.iter().map(|&stage| {
                 let bar = all.add(ProgressBar::new_spinner().with_style(style.clone()));
                 bar.set_prefix(stage);
                 bar.set_message("starting");
                 (stage, bar)
             });
-            (all, BTreeMap::from(lines))
+            let lines = lines.collect();
+            (all, lines)
         });
         let now = Instant::now();
-        Progress { started: now, seen: BTreeMap::new(), bars, plain_at: now, first_turn: None, last_turn: None }
+        Progress { stages, started: now, seen: BTreeMap::new(), bars, plain_at: now, first_turn: None, last_turn: None }
     }
 
     /// Takes in one presence.
@@ -153,7 +158,7 @@ impl Progress {
             None if self.plain_at.elapsed() >= PLAIN_EVERY => {
                 self.plain_at = Instant::now();
                 let seconds = self.started.elapsed().as_secs();
-                for stage in ORDER {
+                for stage in self.stages.clone() {
                     eprintln!("{seconds:>5} s {stage:>16} {}", self.line(stage));
                 }
             }

@@ -62,7 +62,8 @@ pub(crate) async fn up(loaded: &Loaded, options: &Options) -> Result<Option<Summ
     std::fs::write(folder.join("pipeline.toml"), &loaded.text)?;
     let place = Place { nats: nats.clone(), run: run.clone(), folder: folder.clone() };
     let mut processes = Processes::start(place, &loaded.pipeline)?;
-    let mut progress = Progress::new(&run);
+    let mut progress =
+        Progress::new(&run, |stage| crate::stages::crew(&loaded.pipeline).iter().any(|&(name, count, _)| name == stage && count > 0));
     let outcome = watch(&client, &run, &mut processes, &mut progress, &mut interrupt).await;
     progress.finish();
     let restarts = processes.restarts();

@@ -1,10 +1,11 @@
 """Opens what `errand export` wrote with the libraries that it is for, and compares counts and values with the store.
 
-    python tests/parity/open_export.py verl|messages|sharegpt|lerobot FOLDER --store runs/first/trajectories --run first
+    python tests/parity/open_export.py verl|messages|sharegpt|lerobot|spoc FOLDER --store runs/first/trajectories --run first
 
 Prints what was compared as JSON. Exit code 1 where anything differs.
 Needs: pyarrow, pandas, duckdb, datasets, pillow. With --verl also verl and torch: its RLHFDataset is made over the files. With
---lerobot also lerobot: its LeRobotDataset is; without it the files are checked against the documented schema of v3.0.
+--lerobot also lerobot: its LeRobotDataset is; without it the files are checked against the documented schema of v3.0. `spoc` needs
+h5py and av: sensors and films are checked against the layout that SPOC's loader reads.
 """
 
 import argparse
@@ -188,9 +189,101 @@ def check_lerobot_itself(folder):
     return {"lerobot_frames": len(made), "lerobot_keys": sorted(first)}
 
 
+SPOC_SENSORS = {  # name: (type, values a row; None: as many as it takes)
+    "last_action_str": ("uint8", 200),
+    "last_action_success": ("int64", 1),
+    "last_action_is_random": ("int64", 1),
+    "last_agent_location": ("float64", 6),
+    "house_index": ("int64", 0),
+    "templated_task_spec": ("uint8", None),
+    "hypothetical_task_success": ("int64", 1),
+    "minimum_l2_target_distance": ("float64", 1),
+    "minimum_visible_target_alignment": ("float64", 1),
+    "visible_target_4m_count": ("int64", 1),
+    "an_object_is_in_hand": ("int64", 1),
+    "relative_arm_location_metadata": ("float64", 4),
+    "rooms_seen": ("int64", 0),
+    "room_current_seen": ("bool", 0),
+}
+SPOC_ACTIONS = "m r l b end sub_done ls rs p zm zp yp ym wp wm yms zms zps yps d".split()
+
+
+def spoc_text(row):
+    return bytes(row).rstrip(b"\0").decode()
+
+
+def check_spoc_episode(group, house):
+    """One episode's sensors; gives actions, whether each worked, and the task."""
+    rows = group["last_action_str"].shape[0]
+    for name, (kind, width) in SPOC_SENSORS.items():
+        sensor = group[name]
+        shape = (rows,) if width == 0 else (rows, width if width else sensor.shape[1])
+        assert str(sensor.dtype) == kind and sensor.shape == shape, (name, sensor.dtype, sensor.shape)
+    actions = [spoc_text(row) for row in group["last_action_str"]]
+    assert actions[0] == "" and all(action in SPOC_ACTIONS for action in actions[1:]), actions
+    worked = group["last_action_success"][:, 0]
+    assert worked[0] == -1 and set(worked[1:]) <= {0, 1}
+    assert set(group["house_index"][:]) == {int(house)}
+    for camera in ("nav", "manip"):
+        for kind in ("task_relevant", "accurate"):
+            boxes = group[f"{camera}_{kind}_object_bbox"]
+            ids = json.loads(spoc_text(boxes["oids_as_bytes"][0]))
+            senses = json.loads(spoc_text(boxes["synset_to_oids_as_bytes"][0]))
+            assert sorted(sum(senses.values(), [])) == sorted(ids), (senses, ids)
+            low, high, left, right = (boxes[side] for side in ("min_rows", "max_rows", "min_cols", "max_cols"))
+            assert low.shape == (rows, len(ids)) and str(low.dtype) == "float32"
+            hidden = low[:] == -1
+            assert ((right[:] == -1) == hidden).all() and (high[:] >= low[:]).all() and (right[:] >= left[:]).all()
+            assert (high[:] < 224).all() and (right[:] < 384).all()
+    return actions[1:], worked[1:], json.loads(spoc_text(group["templated_task_spec"][0]))
+
+
+def check_spoc(folder, rows):
+    """SPOC's training format: h5py reads the sensors, av decodes the films."""
+    import av
+    import h5py
+
+    codes = dict(zip(("move_ahead rotate_right rotate_left move_back done sub_done rotate_left_small rotate_right_small pickup move_arm_in "
+                      "move_arm_out move_arm_up move_arm_down wrist_open wrist_close move_arm_down_small move_arm_in_small "
+                      "move_arm_out_small move_arm_up_small dropoff").split(), SPOC_ACTIONS))
+    lived = {}
+    for row in rows.values():
+        key = (json.loads(row["task"] or "{}").get("fetch", {}).get("instruction"), str(row["seed"]))
+        executed = [codes[action] for turn in row["lived"] for action in turn["executed"]]
+        lived.setdefault(key, []).append((executed, [int(w) for turn in row["lived"] for w in turn["worked"]], row["success"]))
+    counts = {"episodes": 0, "actions": 0, "frames": 0, "loaded_by_spoc": 0, "video_bytes": 0, "sensor_bytes": 0}
+    houses = {}
+    for path in sorted(folder.glob("*/*/*/hdf5_sensors.hdf5")):
+        house, split = path.parent.name, path.parent.parent.name
+        assert len(house) == 6 and houses.setdefault(house, split) == split, "a house is in two splits"
+        known = json.loads((path.parents[2] / f"house_id_to_sub_house_id_{split}.json").read_text())
+        counts["sensor_bytes"] += path.stat().st_size
+        with h5py.File(path) as file:
+            assert sorted(file) == sorted(known[house])
+            for name in file:
+                actions, worked, task = check_spoc_episode(file[name], house)
+                assert task["task_type"] == path.parents[2].name
+                key = (task["natural_language_spec"], task["extras"]["errand"]["seed"])
+                success = actions[-1] == "end" and bool(file[name]["hypothetical_task_success"][-1, 0])
+                assert (actions, list(worked), success) in lived[key], (key, actions)
+                for camera in ("navigation", "manipulation"):
+                    film = path.parent / f"raw_{camera}_camera__{name}.mp4"
+                    counts["video_bytes"] += film.stat().st_size
+                    with av.open(str(film)) as video:
+                        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+                    assert len(frames) == len(actions) + 1, (film, len(frames), len(actions))
+                    assert max(frame.std() for frame in frames) > 5, f"{film} shows nothing"
+                    counts["frames"] += len(frames)
+                    counts["loaded_by_spoc"] += frames[0].shape == (224, 384, 3)
+                counts["episodes"] += 1
+                counts["actions"] += len(actions)
+    assert counts["episodes"] > 0, "no episode"
+    return counts
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("format", choices=["verl", "messages", "sharegpt", "lerobot"])
+    parser.add_argument("format", choices=["verl", "messages", "sharegpt", "lerobot", "spoc"])
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--store", type=pathlib.Path, required=True)
     parser.add_argument("--run", required=True)
@@ -202,6 +295,8 @@ def main():
         result = check_sharegpt(arguments.folder, rows)
     elif arguments.format == "lerobot":
         result = check_lerobot(arguments.folder, rows)
+    elif arguments.format == "spoc":
+        result = check_spoc(arguments.folder, rows)
     else:
         result = check_talk(arguments.folder, rows, arguments.format)
     if arguments.verl:

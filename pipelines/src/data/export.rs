@@ -2,6 +2,7 @@
 
 use crate::data::Which;
 use crate::data::place::Place;
+use crate::data::spoc;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use env_stepper::again::{Again, Moment};
@@ -9,7 +10,7 @@ use futures::TryStreamExt;
 use schemas::{End, Split};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use store::export::{Dataset, Format, Plan, Sample, Shot, Step};
+use store::export::{Card, Dataset, Format, Plan, Sample, Shot, Step};
 use store::{Summary, level_of};
 
 /// What `errand export` takes.
@@ -17,9 +18,9 @@ use store::{Summary, level_of};
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) which: Which,
-    /// `verl`, `messages`, `sharegpt` or `lerobot`.
-    #[arg(long)]
-    pub(crate) to: Format,
+    /// `verl`, `messages`, `sharegpt`, `lerobot` or `spoc`.
+    #[arg(long, visible_alias = "format")]
+    pub(crate) to: Form,
     /// A folder that is not there yet.
     #[arg(long)]
     pub(crate) out: PathBuf,
@@ -31,6 +32,26 @@ pub(crate) struct Arguments {
     /// Keep trajectories that did the same in the same level and task.
     #[arg(long)]
     pub(crate) keep_copies: bool,
+}
+
+/// A form of dataset: one that the store writes, or SPOC's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Of(Format),
+    Spoc,
+}
+
+impl std::str::FromStr for Form {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Form, String> {
+        if text == "spoc" { Ok(Form::Spoc) } else { text.parse().map(Form::Of).map_err(|error: String| format!("{error}, spoc")) }
+    }
+}
+
+/// What is being written.
+enum Out {
+    Dataset(Dataset),
+    Spoc(spoc::Film, Card),
 }
 
 /// Which trajectories are taken.
@@ -95,7 +116,7 @@ pub(crate) async fn export(arguments: &Arguments, runs: &Path) -> Result<()> {
     let place = Place::open(runs, &arguments.which).await?;
     let again = place.again()?;
     let pipeline = again.pipeline();
-    if arguments.to == Format::LeRobot && !(0.0..1.0).contains(&arguments.val) || !(0.0..=1.0).contains(&arguments.val) {
+    if arguments.to == Form::Of(Format::LeRobot) && !(0.0..1.0).contains(&arguments.val) || !(0.0..=1.0).contains(&arguments.val) {
         bail!("`--val` is {}; allowed: 0 to 1", arguments.val);
     }
     let plan = Plan {
@@ -105,17 +126,35 @@ pub(crate) async fn export(arguments: &Arguments, runs: &Path) -> Result<()> {
         pictures: pipeline.world.pictures,
     };
     let mut maker = Maker { again: &again, arguments, numbers: numbers(&plan.actions), seen: BTreeSet::new(), copies: 0 };
-    let mut dataset = Dataset::create(&arguments.out, arguments.to, plan)?;
+    let mut out = match arguments.to {
+        Form::Of(format) => Out::Dataset(Dataset::create(&arguments.out, format, plan.clone())?),
+        Form::Spoc => {
+            store::export::free_folder(&arguments.out)?;
+            Out::Spoc(spoc::Film::create(&arguments.out)?, Card::default())
+        }
+    };
     let filter = arguments.filter.clone();
     let ends = place.reader.trajectories_where(move |row| filter.takes(row));
     let mut ends = std::pin::pin!(ends);
     while let Some(end) = ends.try_next().await? {
-        if let Some(sample) = maker.sample(end)? {
-            dataset.add(&sample)?;
+        let Some(sample) = maker.sample(end)? else { continue };
+        match &mut out {
+            Out::Dataset(dataset) => dataset.add(&sample)?,
+            Out::Spoc(film, card) => {
+                film.add(&again, &sample.end, &sample.split).with_context(|| sample.end.id().to_string())?;
+                card.count(&sample.end, &sample.split);
+            }
         }
     }
     let copies = maker.copies;
-    let card = dataset.finish(&command())?;
+    let card = match out {
+        Out::Dataset(dataset) => dataset.finish(&command())?,
+        Out::Spoc(film, card) => {
+            let card = Card { files: film.finish()?, ..card };
+            std::fs::write(arguments.out.join("README.md"), card.text("spoc", &plan, &command()))?;
+            card
+        }
+    };
     for (split, counts) in &card.splits {
         println!("{split}: {} trajectories, {} turns, {} levels", counts.trajectories, counts.turns, counts.levels.len());
     }
@@ -164,10 +203,12 @@ impl Maker<'_> {
         }
         let kept: BTreeSet<&str> = end.frames.iter().map(|frame| frame.digest.as_str()).collect();
         let lacks = end.turns.iter().flat_map(|turn| &turn.frames).any(|digest| !kept.contains(digest.as_str()));
-        if lacks {
+        // SPOC's films are made of every step, not of every turn.
+        if lacks && self.arguments.to != Form::Spoc {
             end.frames = self.again.frames(&end, scene.as_deref()).map_err(anyhow::Error::msg)?;
         }
-        let steps = if self.arguments.to == Format::LeRobot { self.steps(&end, scene.as_deref()).with_context(|| name)? } else { vec![] };
+        let steps =
+            if self.arguments.to == Form::Of(Format::LeRobot) { self.steps(&end, scene.as_deref()).with_context(|| name)? } else { vec![] };
         let split = if is_val(&level_of(&end.episode), self.arguments.val) { "val" } else { "train" };
         Ok(Some(Sample { end, split: split.into(), system: opening.system, instruction: opening.instruction, steps }))
     }

@@ -152,7 +152,8 @@ fn play(
         if numbers.clone().all(|number| done.contains(number)) {
             continue;
         }
-        let ordered = experts.episodes(kind.as_ref(), numbers).map_err(anyhow::Error::msg)?;
+        let mut ordered = experts.episodes(kind.as_ref(), numbers).map_err(anyhow::Error::msg)?;
+        ordered.retain(|(episode, _)| !done.contains(episode.id.number));
         if to.send(Ok(loopback.play(ordered)?)).is_err() {
             return Ok(());
         }

@@ -7,7 +7,9 @@ mod ls;
 mod place;
 mod replay;
 mod retokenize;
+mod sensors;
 mod show;
+mod spoc;
 
 pub(crate) use export::{Arguments as ExportArguments, export};
 pub(crate) use imitate::{Arguments as ImitateArguments, imitate, record_into};
@@ -51,6 +53,8 @@ pub(crate) enum Data {
         #[arg(long)]
         pictures: Option<PathBuf>,
     },
+    /// What the robot's sensors held after each primitive step, one JSON object a line.
+    Sensors(sensors::Arguments),
     /// Makes a dataset for another tokenizer, prompt or reply format, from what was done in each turn.
     Retokenize(retokenize::Arguments),
     /// Puts a run's small files together, and takes away what does not count and is older than an hour.
@@ -64,6 +68,7 @@ pub(crate) async fn run(data: Data, runs: &Path) -> Result<ExitCode> {
     match data {
         Data::Ls { run, store } => ls::ls(runs, run.as_deref(), store.as_deref()).await?,
         Data::Show { which, episode, pictures } => show::show(runs, &which, episode, pictures.as_deref()).await?,
+        Data::Sensors(arguments) => sensors::sensors(&arguments, runs).await?,
         Data::Retokenize(arguments) => retokenize::retokenize(&arguments, runs).await?,
         Data::Compact { which } => compact(runs, &which).await?,
     }

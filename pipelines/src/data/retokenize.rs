@@ -51,7 +51,7 @@ pub(crate) async fn retokenize(arguments: &Arguments, runs: &Path) -> Result<()>
         bail!("run `{}` is of world `{}`, {} has `{}`", arguments.which.run, theirs.name, arguments.pipeline.display(), ours.name);
     }
     let store = Store::open(&arguments.out, &arguments.name)?;
-    let recorded = Arc::new(Recorded { kind: again.kind().clone(), deeds: Mutex::default() });
+    let recorded = Arc::new(Recorded::new(again.kind().clone()));
     crate::data::describe(&store, &loaded, &artifacts::prepare(&loaded.pipeline, again.kind().as_ref())?).await?;
     let mut writer = Writer::open(store, "retokenize").await?;
     let mut loopback = Loopback::new(&loaded.pipeline, recorded.clone())?;
@@ -82,17 +82,26 @@ pub(crate) async fn retokenize(arguments: &Arguments, runs: &Path) -> Result<()>
 type Deeds = VecDeque<VecDeque<String>>;
 
 /// A kind of world whose expert does what was recorded.
-struct Recorded {
+pub(crate) struct Recorded {
     kind: Arc<dyn Kind>,
     /// By the name that stands in the place of the bucket: it alone tells two episodes of one task apart.
     deeds: Mutex<BTreeMap<String, Deeds>>,
 }
 
 impl Recorded {
+    pub(crate) fn new(kind: Arc<dyn Kind>) -> Recorded {
+        Recorded { kind, deeds: Mutex::default() }
+    }
+
+    /// What is to be done in the episode whose bucket has this name, turn by turn.
+    pub(crate) fn keep(&self, name: &str, turns: impl IntoIterator<Item = Vec<String>>) {
+        let deeds = turns.into_iter().map(VecDeque::from).collect();
+        self.deeds.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_string(), deeds);
+    }
+
     fn order(&self, end: &End, number: u64) -> Episode {
-        let deeds = end.turns.iter().filter(|turn| !turn.executed.is_empty()).map(|turn| turn.executed.iter().cloned().collect()).collect();
         let name = format!("recorded {number}");
-        self.deeds.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), deeds);
+        self.keep(&name, end.turns.iter().filter(|turn| !turn.executed.is_empty()).map(|turn| turn.executed.clone()));
         Episode {
             id: EpisodeId { split: Split::Expert, number },
             group: number,

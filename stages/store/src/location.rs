@@ -138,7 +138,7 @@ impl Store {
     }
 
     /// The object store itself, and an object's name in it.
-    pub(crate) fn object(&self, path: &str) -> (Arc<dyn ObjectStore>, Path) {
+    pub fn object(&self, path: &str) -> (Arc<dyn ObjectStore>, Path) {
         (self.object.clone(), self.full(path))
     }
 

@@ -7,6 +7,7 @@
 mod houses;
 mod pictures;
 mod play;
+mod sensors;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -9,6 +9,7 @@ pub mod fetch;
 pub mod frozenlake;
 mod grid;
 mod kinds;
+pub mod sensors;
 mod sketch;
 pub mod sokoban;
 
@@ -102,6 +103,14 @@ pub trait World: Send {
     /// What the robot knows of itself, by name, in metres and degrees; empty in worlds without a body.
     fn body(&self) -> Vec<(&'static str, f32)> {
         Vec::new()
+    }
+    /// What the robot's sensors hold; `None` in worlds without a body.
+    fn sensors(&self) -> Option<sensors::Sensors> {
+        None
+    }
+    /// The first action of an expert that knows nothing of what was done; `None` where it has none, or the world no body.
+    fn advice(&self) -> Option<String> {
+        None
     }
     /// A hash of the whole state; equal states have equal keys.
     fn state_key(&self) -> u64;

@@ -124,11 +124,7 @@ impl Dataset {
     /// # Errors
     /// [`Error::Export`] where something is in the folder, or it cannot be made.
     pub fn create(folder: &Path, format: Format, plan: Plan) -> Result<Dataset, Error> {
-        let taken = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-        if taken {
-            return Err(export(folder, "it is not empty; hint: name a folder that is not there yet"));
-        }
-        std::fs::create_dir_all(folder).map_err(|error| export(folder, error))?;
+        free_folder(folder)?;
         let folder = folder.to_path_buf();
         let writer: Box<dyn Write> = match format {
             Format::Verl => Box::new(talk::Verl::new(&folder, &plan)?),
@@ -146,7 +142,7 @@ impl Dataset {
     pub fn add(&mut self, sample: &Sample) -> Result<(), Error> {
         sample.end.frames.iter().try_for_each(picture::check)?;
         self.writer.add(sample)?;
-        self.card.count(sample);
+        self.card.count(&sample.end, &sample.split);
         Ok(())
     }
 
@@ -157,9 +153,20 @@ impl Dataset {
     pub fn finish(self, command: &str) -> Result<Card, Error> {
         let Dataset { folder, format, plan, writer, mut card } = self;
         card.files = writer.finish()?;
-        write(&folder.join("README.md"), card.text(format, &plan, command).as_bytes())?;
+        write(&folder.join("README.md"), card.text(format.as_str(), &plan, command).as_bytes())?;
         Ok(card)
     }
+}
+
+/// Makes a folder that is not there, and refuses one that holds something.
+///
+/// # Errors
+/// [`Error::Export`].
+pub fn free_folder(folder: &Path) -> Result<(), Error> {
+    if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(export(folder, "it is not empty; hint: name a folder that is not there yet"));
+    }
+    std::fs::create_dir_all(folder).map_err(|error| export(folder, error))
 }
 
 fn export(path: &Path, reason: impl std::fmt::Display) -> Error {

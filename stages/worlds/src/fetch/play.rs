@@ -1,7 +1,7 @@
 //! A live errand.
 
-use super::{pictures, pictures::Cameras, words};
-use crate::{Acted, Picture, Plan, Standing, World, kinds::listed};
+use super::{pictures, pictures::Cameras, sensors::sensors, words};
+use crate::{Acted, Picture, Plan, Standing, World, kinds::listed, sensors::Sensors};
 use household::{
     expert::Expert,
     fetch::Episode,
@@ -96,6 +96,14 @@ impl World for Errand {
             ("holds_target", f64::from(u8::from(self.episode.holds_target()))),
         ];
         numbers.map(|(name, value)| (name, value as f32)).to_vec()
+    }
+
+    fn sensors(&self) -> Option<Sensors> {
+        Some(sensors(&self.episode))
+    }
+
+    fn advice(&self) -> Option<String> {
+        Expert::default().next(&self.episode, 1).first().map(|action| action.name().to_string())
     }
 
     fn standing(&self) -> Standing {
