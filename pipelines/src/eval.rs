@@ -1,4 +1,5 @@
-//! `errand eval`: judges a policy on a pipeline's held-out episodes, by the one protocol, and keeps a leaderboard.
+//! `errand eval`: judges a policy, or a server's model, on a pipeline's held-out episodes, by the one protocol, and keeps a
+//! leaderboard.
 
 use crate::{config, kinds, loopback, up};
 use anyhow::{Context, Result, bail};
@@ -16,8 +17,14 @@ pub(crate) struct Arguments {
     /// Whose world, prompt, limits and held-out episodes are used.
     pipeline: PathBuf,
     /// A Hugging Face folder, `random` or `expert`.
+    #[arg(long, required_unless_present = "url", conflicts_with = "url")]
+    policy: Option<String>,
+    /// In place of a policy: an OpenAI-compatible server, `http://HOST:PORT`. It is told the conversation in messages.
     #[arg(long)]
-    policy: String,
+    url: Option<String>,
+    /// The model's name on that server; without it, the only one there.
+    #[arg(long, requires = "url", default_value = "")]
+    model: String,
     /// Shut the policy's eyes: frames black, object text removed. What is left is what it knows without looking.
     #[arg(long)]
     blind: bool,
@@ -40,13 +47,20 @@ pub(crate) async fn run(arguments: &Arguments, runs: &Path) -> Result<ExitCode> 
     let mut loaded = config::load(&arguments.pipeline)?;
     apply(arguments, &mut loaded.pipeline);
     let digest = episodes_digest(&loaded.pipeline)?;
-    let pass = match arguments.policy.as_str() {
-        "expert" => expert(&loaded.pipeline)?,
-        policy => played(policy, loaded.clone(), runs).await?,
+    let (policy, pass) = match (&arguments.url, arguments.policy.as_deref().unwrap_or_default()) {
+        (Some(url), _) => {
+            let model = ask_server(url, &arguments.model, &mut loaded.pipeline)?;
+            (format!("{model} at {url}"), played(loaded.clone(), runs).await?)
+        }
+        (None, "expert") => ("expert".to_string(), expert(&loaded.pipeline)?),
+        (None, policy) => {
+            take_policy(policy, &mut loaded.pipeline)?;
+            (policy.to_string(), played(loaded.clone(), runs).await?)
+        }
     };
     let greedy = loaded.pipeline.sampling.validation_temperature == 0.0;
     let line = json!({
-        "policy": arguments.policy,
+        "policy": policy,
         "pipeline": loaded.pipeline.name,
         "world": loaded.pipeline.world.name,
         "inputs": inputs(&loaded.pipeline),
@@ -107,14 +121,36 @@ fn expert(pipeline: &Pipeline) -> Result<Value> {
     }))
 }
 
-/// A policy, through the whole pipeline: a run whose schedule is empty, so that only the validation pass is left.
-async fn played(policy: &str, mut loaded: config::Loaded, runs: &Path) -> Result<Value> {
+/// Has the generators ask a server, once it is seen to serve the model. Gives the model's name.
+fn ask_server(url: &str, model: &str, pipeline: &mut Pipeline) -> Result<String> {
+    let program = crate::stages::beside_this("generator")?;
+    let output = std::process::Command::new(&program).args(["--check", url, model]).output();
+    let output = output.with_context(|| format!("`{}` cannot be started", program.display()))?;
+    if !output.status.success() {
+        bail!("--url: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    if !pipeline.prompt.system {
+        eprintln!("hint: `prompt.system` is false, so the server's model is told nothing of the rules");
+    }
+    let generator = &mut pipeline.generator;
+    generator.engine = Engine::Chat;
+    generator.urls = vec![url.to_string()];
+    generator.model = String::from_utf8_lossy(&output.stdout).trim().to_string();
+    Ok(generator.model.clone())
+}
+
+fn take_policy(policy: &str, pipeline: &mut Pipeline) -> Result<()> {
     match policy {
-        "random" => loaded.pipeline.generator.engine = Engine::Scripted,
+        "random" => pipeline.generator.engine = Engine::Scripted,
         "blind" => bail!("`blind` is not a policy of its own; hint: --policy FOLDER --blind shuts a policy's eyes"),
-        folder if Path::new(folder).is_dir() => loaded.pipeline.policy.folder = folder.to_string(),
+        folder if Path::new(folder).is_dir() => pipeline.policy.folder = folder.to_string(),
         other => bail!("`{other}` is no folder; allowed: a policy folder, random, expert"),
     }
+    Ok(())
+}
+
+/// A policy, through the whole pipeline: a run whose schedule is empty, so that only the validation pass is left.
+async fn played(mut loaded: config::Loaded, runs: &Path) -> Result<Value> {
     loaded.pipeline.schedule.clear();
     loaded.pipeline.learner.validate = true;
     loaded.text = toml::to_string(&loaded.pipeline)?;

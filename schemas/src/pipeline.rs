@@ -254,6 +254,8 @@ pub enum Engine {
     Scripted,
     /// Servers that speak vLLM's HTTP interface, at `urls`.
     Vllm,
+    /// A server that speaks OpenAI's chat completions, at `urls`, with weights of its own: for evaluation.
+    Chat,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -273,8 +275,10 @@ pub struct GeneratorConfig {
     /// Keep a rollout's keys and values when new weights arrive (`true`), or compute them again.
     pub keep_kv_across_versions: bool,
     pub threads: u32,
-    /// `http://host:port` of each server, where the engine is `vllm`.
+    /// `http://host:port` of each server, where the engine is `vllm` or `chat`.
     pub urls: Vec<String>,
+    /// The name under which a `chat` server serves the model that is asked; without it, the only one that it has.
+    pub model: String,
     /// A folder that this process writes and those servers read, under the same path: new weights go through it.
     pub weights_folder: String,
 }
@@ -291,6 +295,7 @@ impl Default for GeneratorConfig {
             keep_kv_across_versions: true,
             threads: 2,
             urls: vec![],
+            model: String::new(),
             weights_folder: "runs/weights".into(),
         }
     }

@@ -10,6 +10,7 @@ Prints one JSON object. OURS and THEIRS are URLs without a path.
 
 import json
 import random
+import socket
 import sys
 import threading
 import time
@@ -110,7 +111,7 @@ def speed(ours, theirs, model, number=64, reply=16):
     result = {}
     for name, run in (("sequences_16x64", sixteen), (f"rollouts_{number}x5x{reply}", shared)):
         rates = {"ours": [], "theirs": []}
-        for salt in (1, 2) if name == "sequences_16x64" else (1,):
+        for salt in (1, 2):
             rates["ours"].append(run(ours, model, salt))
             rates["theirs"].append(run(theirs, model, salt))
         mean = {key: sum(values) / len(values) for key, values in rates.items()}
@@ -151,34 +152,73 @@ def resident_mib(pid):
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmRSS"))
 
 
+def counter(base, name):
+    with urllib.request.urlopen(base + "/metrics", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"vllm:{name}{{"))
+
+
 def soak(ours, model, pid, minutes, folders):
-    until, asked, answered, failed = time.time() + 60 * minutes, [0], [0], [0]
+    """Conversations of random lengths, each turn going on from the last one's reply; some are left in mid-reply."""
+    until, lock = time.time() + 60 * minutes, threading.Lock()
+    counts = {"asked": 0, "answered": 0, "left_by_the_client": 0, "failed": 0, "turns_after_the_first": 0}
+
+    def count(key):
+        with lock:
+            counts[key] += 1
+
+    def leave(body):
+        """Goes away before the reply is there."""
+        host, port = ours.split("//")[1].split(":")
+        data = json.dumps(body).encode()
+        with socket.create_connection((host, int(port)), timeout=60) as stream:
+            head = f"POST /v1/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+            stream.sendall(head.encode() + data)
+            time.sleep(0.01)
 
     def load(worker):
         draw = random.Random(worker)
         while time.time() < until:
-            asked[0] += 1
-            body = {"model": model, "prompt": words(draw.random(), draw.randrange(1, 200)), "max_tokens": draw.randrange(1, 40)}
-            status, _ = ask(ours, "/v1/completions", body)
-            answered[0] += 1
-            failed[0] += status != 200
+            tokens = [draw.randrange(20, 200) for _ in range(draw.randrange(1, 100))]
+            for turn in range(draw.randrange(1, 6)):
+                body = {"model": model, "prompt": tokens, "max_tokens": draw.randrange(1, 40), "return_token_ids": True, "seed": draw.randrange(1 << 30)}
+                if draw.random() < 0.02:
+                    leave(body)
+                    count("left_by_the_client")
+                    break
+                count("asked")
+                if turn > 0:
+                    count("turns_after_the_first")
+                status, answer = ask(ours, "/v1/completions", body, timeout=120)
+                count("answered")
+                if status != 200 or len(answer["choices"]) != 1:
+                    count("failed")
+                    break
+                tokens = tokens + answer["choices"][0]["token_ids"] + [draw.randrange(20, 200) for _ in range(8)]
+                if len(tokens) > 200:
+                    break
 
+    before = {name: counter(ours, name) for name in ("prefix_cache_hits_total", "prefix_cache_queries_total")}
     threads = [threading.Thread(target=load, args=(worker,)) for worker in range(8)]
     [thread.start() for thread in threads]
-    memory, changes, started = [], [], time.time()
+    memory, pauses, started = [], [], time.time()
     while time.time() < until:
-        body = {"update_info": {"path": folders[len(changes) % len(folders)], "weight_version": str(len(changes))}}
+        body = {"update_info": {"path": folders[len(pauses) % len(folders)], "weight_version": str(len(pauses))}}
         status, answer = ask(ours, "/update_weights", body)
         assert status == 200, answer
-        changes.append(answer["pause_seconds"])
+        pauses.append(answer["pause_seconds"])
         memory.append(((time.time() - started) / 60, resident_mib(pid)))
         time.sleep(5)
-    [thread.join() for thread in threads]
+    [thread.join(120) for thread in threads]
+    stuck = sum(thread.is_alive() for thread in threads)
+    hits, queries = (counter(ours, name) - before[name] for name in ("prefix_cache_hits_total", "prefix_cache_queries_total"))
     later = memory[len(memory) // 4 :]
     x, y = sum(t for t, _ in later) / len(later), sum(m for _, m in later) / len(later)
     slope = sum((t - x) * (m - y) for t, m in later) / max(sum((t - x) ** 2 for t, _ in later), 1e-9)
-    return {"asked": asked[0], "answered": answered[0], "failed": failed[0], "weight_changes": len(changes),
-            "longest_pause_s": max(changes), "memory_mib": later[-1][1], "memory_slope_mib_per_min": slope}
+    load_left = json.loads(urllib.request.urlopen(ours + "/load", timeout=60).read())["server_load"]
+    return {"minutes": minutes, **counts, "stuck": stuck, "left_in_the_server": load_left, "weight_changes": len(pauses), "longest_pause_s": max(pauses),
+            "prompt_tokens_a_turn": queries / counts["asked"], "cached_tokens_a_turn": hits / counts["asked"],
+            "memory_mib": later[-1][1], "memory_slope_mib_per_min": slope}
 
 
 def main():

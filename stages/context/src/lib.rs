@@ -12,6 +12,7 @@ pub mod tokenizer;
 
 mod error;
 mod memory;
+mod messages;
 mod tags;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod testing;
 pub use error::Error;
 pub use format::{ActionSpec, Parsed, ReplyParts};
 pub use image::ImageSettings;
+pub use messages::{Part, Role, Said};
 pub use segment::{CarryBounds, Context, Reply, carry, carry_from};
 pub use small::train_small;
 pub use template::Template;

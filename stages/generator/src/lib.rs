@@ -5,10 +5,12 @@
 //! `accepted` at once, `running` each second, then the segment with the reply added. On failure: what cannot be answered
 //! now is `busy` or `version`, what can never be is `failed`; weights that do not fit are refused and the older ones serve on.
 
+pub mod chat;
 pub mod engine;
 pub mod http;
 mod http_client;
 pub mod memory;
+mod pending;
 pub mod scripted;
 mod serve;
 mod stop;
@@ -18,6 +20,7 @@ pub mod vllm;
 #[cfg(test)]
 mod tests;
 
+pub use chat::Chat;
 pub use engine::{Engine, Generated, Load, Request};
 pub use scripted::Scripted;
 pub use serve::{Files, Generator, Make};

@@ -3,7 +3,7 @@
 mod builtin;
 mod listen;
 
-use generator::{Engine, Files, Generator, Scripted, Vllm, vllm};
+use generator::{Chat, Engine, Files, Generator, Scripted, Vllm, chat, vllm};
 use kit::stage::Identity;
 use schemas::pipeline::Engine as EngineName;
 
@@ -12,11 +12,30 @@ fn main() -> std::process::ExitCode {
     if std::env::args().any(|argument| argument == "--http" || argument.starts_with("--http=")) {
         return listen::main();
     }
+    if let [flag, url, model] = &std::env::args().skip(1).collect::<Vec<_>>()[..]
+        && flag == "--check"
+    {
+        return check(url, model);
+    }
     kit::main("generator", |identity| {
         let pipeline = identity.clone();
         let make = move |files: &Files| make(&pipeline, files);
         Ok(Box::new(Generator::new(identity, Box::new(make))))
     })
+}
+
+/// `generator --check URL MODEL`: says which model a `chat` server would be asked for, or why it can be asked for none.
+fn check(url: &str, model: &str) -> std::process::ExitCode {
+    match chat::check(url, model) {
+        Ok(model) => {
+            println!("{model}");
+            std::process::ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            eprintln!("{reason}");
+            std::process::ExitCode::FAILURE
+        }
+    }
 }
 
 fn make(identity: &Identity, files: &Files) -> Result<Box<dyn Engine>, String> {
@@ -34,6 +53,11 @@ fn make(identity: &Identity, files: &Files) -> Result<Box<dyn Engine>, String> {
                 keep_kv: settings.keep_kv_across_versions && !pipeline.deterministic,
             };
             Ok(Box::new(Vllm::new(options)?))
+        }
+        EngineName::Chat => {
+            let settings = &pipeline.generator;
+            let url = settings.urls.first().ok_or("`generator.urls` is empty; hint: urls = [\"http://host:8000\"]")?;
+            Ok(Box::new(Chat::new(url, &settings.model, files.context.clone())?))
         }
         EngineName::Scripted => {
             let world = &pipeline.world;

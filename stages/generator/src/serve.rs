@@ -100,12 +100,13 @@ impl Generator {
         }
     }
 
-    fn is_scripted(&self) -> bool {
-        self.identity.pipeline.generator.engine == EngineName::Scripted
+    /// Replies need no weights of this run.
+    fn is_weightless(&self) -> bool {
+        matches!(self.identity.pipeline.generator.engine, EngineName::Scripted | EngineName::Chat)
     }
 
     fn needed(&self) -> &'static [&'static str] {
-        if self.is_scripted() { &FILES[..2] } else { &FILES }
+        if self.is_weightless() { &FILES[..2] } else { &FILES }
     }
 
     fn ticket(&mut self) -> u64 {
@@ -302,10 +303,10 @@ impl Generator {
         }
     }
 
-    /// A scripted reply is made with no weights at all, so it never waits.
+    /// A reply that is made with no weights of this run never waits for any.
     fn find(&self, pin: PolicyPin) -> Found {
         match pin {
-            _ if !self.is_scripted() => self.versions.find(pin),
+            _ if !self.is_weightless() => self.versions.find(pin),
             PolicyPin::Exactly(version) => Found::Use(version),
             PolicyPin::Latest | PolicyPin::AtLeast(_) => Found::Use(self.versions.newest_published().unwrap_or(0)),
         }
@@ -498,13 +499,14 @@ impl Stage for Generator {
             ("kv_used_mib", load.kv_used_mib),
             ("computing_seconds_total", load.computing_s),
         ]);
-        let versions = match self.is_scripted() {
+        let versions = match self.is_weightless() {
             true => self.versions.newest_published().into_iter().collect(),
             false => self.versions.held(),
         };
         let line = match (&self.ready, versions.last()) {
             (None, _) => "waits for its tokenizer".to_string(),
-            (_, _) if self.is_scripted() => "scripted replies".to_string(),
+            (_, _) if self.identity.pipeline.generator.engine == EngineName::Scripted => "scripted replies".to_string(),
+            (_, _) if self.is_weightless() => "replies of another server".to_string(),
             (_, None) => "waits for the first policy".to_string(),
             (_, Some(version)) => format!("version {version}"),
         };

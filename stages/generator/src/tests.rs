@@ -105,7 +105,7 @@ impl Bench {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (told, prompt) = (seen.clone(), identity.pipeline.prompt.clone());
         let make = move |files: &Files| match engine {
-            EngineName::Builtin | EngineName::Vllm => Ok(Box::new(Fixed(told)) as Box<dyn Engine>),
+            EngineName::Builtin | EngineName::Vllm | EngineName::Chat => Ok(Box::new(Fixed(told)) as Box<dyn Engine>),
             EngineName::Scripted => {
                 let engine = Scripted::new(files.context.clone(), prompt, ACTIONS.map(String::from).to_vec())?;
                 Ok(Box::new(engine) as Box<dyn Engine>)

@@ -8,10 +8,10 @@
 
 use crate::engine::{Engine, Generated, Load, Request};
 use crate::http_client::{Answer, ask};
+use crate::pending::Pending;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -72,8 +72,7 @@ impl Fleet {
 pub struct Vllm {
     options: Arc<Options>,
     fleet: Arc<Mutex<Fleet>>,
-    finished: (Sender<Generated>, Receiver<Generated>),
-    running: usize,
+    pending: Pending,
     /// The version that the servers have.
     version: u64,
     started: Instant,
@@ -93,7 +92,7 @@ impl Vllm {
         }
         let servers = options.urls.iter().map(|_| Server::default()).collect();
         let fleet = Arc::new(Mutex::new(Fleet { servers, homes: BTreeMap::new() }));
-        Ok(Vllm { options: Arc::new(options), fleet, finished: channel(), running: 0, version: 0, started: Instant::now() })
+        Ok(Vllm { options: Arc::new(options), fleet, pending: Pending::new(), version: 0, started: Instant::now() })
     }
 }
 
@@ -268,25 +267,17 @@ impl Engine for Vllm {
     fn drop_version(&mut self, _: u64) {}
 
     fn submit(&mut self, request: Request) -> Result<Option<Generated>, String> {
-        let (options, fleet, sender, version) = (self.options.clone(), self.fleet.clone(), self.finished.0.clone(), self.version);
-        let work = move || {
-            // Nobody listens only when the stage is gone.
-            drop(sender.send(run(&options, &fleet, version, &request)));
-        };
-        std::thread::Builder::new().name("request".into()).stack_size(256 << 10).spawn(work).map_err(|e| e.to_string())?;
-        self.running += 1;
+        let (options, fleet, version) = (self.options.clone(), self.fleet.clone(), self.version);
+        self.pending.start(move || run(&options, &fleet, version, &request))?;
         Ok(None)
     }
 
     fn step(&mut self) -> Result<Vec<Generated>, String> {
-        let mut done: Vec<Generated> = self.finished.1.recv_timeout(Duration::from_millis(5)).into_iter().collect();
-        done.extend(self.finished.1.try_iter());
-        self.running -= done.len();
-        Ok(done)
+        Ok(self.pending.collect())
     }
 
     fn has_work(&self) -> bool {
-        self.running > 0
+        self.pending.running() > 0
     }
 
     fn forget(&mut self, rollout: u64) {
@@ -294,7 +285,7 @@ impl Engine for Vllm {
     }
 
     fn load_now(&self) -> Load {
-        Load { running: self.running as u64, kv_used_mib: 0.0, computing_s: self.started.elapsed().as_secs_f64() }
+        Load { running: self.pending.running() as u64, kv_used_mib: 0.0, computing_s: self.started.elapsed().as_secs_f64() }
     }
 }
 

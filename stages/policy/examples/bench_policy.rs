@@ -37,8 +37,8 @@ fn words(seed: u64, count: usize) -> impl Iterator<Item = u32> {
 }
 
 /// Turns a second with every rollout asking for its next turn as soon as it has the last one's reply.
-fn turns_per_second(config: &ModelConfig, weights: &[u8], deterministic: bool) -> policy::Result<(f64, f64)> {
-    let mut engine = Engine::new(config.clone(), EngineOptions { deterministic, ..EngineOptions::default() })?;
+fn turns_per_second(config: &ModelConfig, weights: &[u8], threads: usize, deterministic: bool) -> policy::Result<(f64, f64)> {
+    let mut engine = Engine::new(config.clone(), EngineOptions { deterministic, threads, ..EngineOptions::default() })?;
     engine.load(0, weights)?;
     let mut rollouts: Vec<Rollout> = (0..ROLLOUTS).map(|i| Rollout { tokens: vec![], turn: i as usize % TURNS, life: i }).collect();
     for rollout in &mut rollouts {
@@ -114,8 +114,8 @@ fn main() -> policy::Result<()> {
     let config = ModelConfig::tiny(&PolicyConfig { hidden, layers, intermediate: 3 * hidden, ..PolicyConfig::default() }, 1024)?;
     let mut trainer = Trainer::new(config.clone(), 1, TrainerOptions::default())?;
     let weights = trainer.weights();
-    let (turns, turns_cpu) = turns_per_second(&config, &weights, false)?;
-    let (turns_alone, alone_cpu) = turns_per_second(&config, &weights, true)?;
+    let (turns, turns_cpu) = turns_per_second(&config, &weights, threads as usize, false)?;
+    let (turns_alone, alone_cpu) = turns_per_second(&config, &weights, threads as usize, true)?;
     let (trained, trained_cpu) = trained_tokens_per_second(&mut trainer, false)?;
     let (labelled, labelled_cpu) = trained_tokens_per_second(&mut trainer, true)?;
     let figures = serde_json::json!({

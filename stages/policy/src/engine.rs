@@ -402,7 +402,7 @@ impl Engine {
                         draws.iter_mut().for_each(|draw| draw.run(&scheduler.running, banned, vocabulary, &read));
                     });
                 };
-                match &self.pool {
+                match self.pool.as_ref().filter(|_| decoder.is_worth_threads(&plan)) {
                     Some(pool) => pool.install(work),
                     None => work(),
                 }

@@ -6,5 +6,6 @@ mod interrupt;
 mod kills;
 mod long_episode;
 mod resume;
+mod served;
 mod small_run;
 mod visitor;

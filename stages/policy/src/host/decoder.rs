@@ -14,6 +14,11 @@ use crate::{Error, ModelConfig, Result};
 const QUERIES: usize = 32;
 /// Fewer rows than this are cut up by one thread sooner than by many.
 const FEW: usize = 64;
+/// Products of a layer, in multiplications, that are worth waking other threads for. A layer wakes them a dozen times, at 5 to
+/// 50 µs each by machine; this many take one core some 0.5 ms.
+const WORTH_WAKING: usize = 16 << 20;
+/// Reading a weight from memory costs as much as multiplying so many rows by it.
+const READING: usize = 8;
 
 #[derive(Debug)]
 struct Layer {
@@ -101,6 +106,15 @@ impl Decoder {
             axes: config.rope.axes().map(|axes| axes.iter().map(|axis| *axis as usize).collect()).unwrap_or_default(),
             config: config.clone(),
         })
+    }
+
+    /// Whether a pass is long enough for more threads than one to make it shorter.
+    pub(crate) fn is_worth_threads(&self, plan: &Plan) -> bool {
+        let Heads { heads, kv_heads, dim } = self.heads();
+        let (hidden, inner) = (self.config.hidden_size, self.config.intermediate_size);
+        let weights = hidden * (2 * heads + 2 * kv_heads) * dim + 3 * hidden * inner;
+        let seen: usize = plan.spans.iter().map(|span| span.count * (span.past + span.count)).sum();
+        weights * (plan.tokens.len() + READING) + 2 * seen * heads * dim >= WORTH_WAKING
     }
 
     fn heads(&self) -> Heads {
