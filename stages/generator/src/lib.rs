@@ -9,6 +9,7 @@ pub mod engine;
 pub mod http;
 mod http_client;
 pub mod memory;
+mod pictures;
 pub mod scripted;
 mod serve;
 mod stop;
@@ -18,7 +19,7 @@ pub mod vllm;
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Engine, Generated, Load, Request};
+pub use engine::{Engine, Generated, Load, Picture, Request};
 pub use scripted::Scripted;
 pub use serve::{Files, Generator, Make};
 pub use vllm::Vllm;
