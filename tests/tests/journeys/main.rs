@@ -7,4 +7,5 @@ mod kills;
 mod long_episode;
 mod resume;
 mod small_run;
+mod vision;
 mod visitor;
