@@ -1,7 +1,7 @@
 //! Reads a pipeline file and checks every value. What is wrong is said in one line: file, key, what is allowed, a hint.
 
 use anyhow::{Context, Result};
-use schemas::pipeline::{Engine, Phase, Pipeline};
+use schemas::pipeline::{Engine, Phase, Pictures, Pipeline, VisionSettings};
 use std::path::Path;
 
 /// A pipeline and the text it came from: the text is what the run keeps.
@@ -144,6 +144,9 @@ fn model(p: &Pipeline, c: &mut Checks) {
         c.require(whole, "policy.heads", m.heads, format!("a divisor of hidden ({}) that leaves an even head size", m.hidden), "");
         let grouped = m.kv_heads > 0 && m.heads.is_multiple_of(m.kv_heads.max(1));
         c.require(grouped, "policy.kv_heads", m.kv_heads, format!("a divisor of heads ({})", m.heads), "");
+        if let Some(vision) = &m.vision {
+            eyes(p, vision, c);
+        }
     }
     let s = &p.sampling;
     let trains = p.schedule.iter().any(|phase| matches!(phase.phase, Phase::Grpo | Phase::Dagger));
@@ -170,6 +173,37 @@ fn model(p: &Pipeline, c: &mut Checks) {
         format!("at least prompt.segment_tokens ({longest})"),
         "a segment is trained in one piece",
     );
+}
+
+fn eyes(p: &Pipeline, v: &VisionSettings, c: &mut Checks) {
+    c.range("policy.vision.hidden", v.hidden, 16, 16_384);
+    c.range("policy.vision.layers", v.layers, 1, 256);
+    c.range("policy.vision.heads", v.heads, 1, 256);
+    c.range("policy.vision.intermediate", v.intermediate, 1, 1 << 16);
+    c.range("policy.vision.patch", v.patch, 2, 64);
+    c.range("policy.vision.merge", v.merge, 1, 8);
+    let fours = v.heads > 0 && v.hidden.is_multiple_of(v.heads) && (v.hidden / v.heads).is_multiple_of(4);
+    c.require(
+        fours,
+        "policy.vision.heads",
+        v.heads,
+        format!("a divisor of hidden ({}) that leaves a head size of a multiple of 4", v.hidden),
+        "",
+    );
+    let token = v.patch * v.merge;
+    c.require(v.window >= token, "policy.vision.window", v.window, format!("at least one token's side, {token}"), "");
+    let area = u64::from(token).pow(2);
+    let pixels = v.min_pixels <= v.max_pixels && v.max_pixels >= area && v.max_pixels <= 1 << 30;
+    let allowed = format!("at least min_pixels ({}) and one token's area ({area}), at most {}", v.min_pixels, 1u32 << 30);
+    c.require(pixels, "policy.vision.max_pixels", v.max_pixels, allowed, "");
+    let head = if p.policy.heads > 0 { p.policy.hidden / p.policy.heads } else { 0 };
+    let hint = "positions have three axes, each with a pair of its own";
+    c.require(head >= 6, "policy.heads", p.policy.heads, "a head size of at least 6 with eyes", hint);
+    let shows = p.world.pictures;
+    c.require(shows, "world.pictures", shows, "true where the policy has eyes", "without pictures leave [policy.vision] out");
+    let kept = p.record.pictures == Pictures::All || p.learner.idle;
+    let hint = "the learner looks at the pictures that an episode's end brings";
+    c.require(kept, "record.pictures", format!("{:?}", p.record.pictures).to_lowercase(), "all where the policy has eyes", hint);
 }
 
 fn schedule(p: &Pipeline, c: &mut Checks) {
@@ -259,6 +293,18 @@ mod tests {
     fn deterministic_runs_do_not_go_by_the_clock() {
         let text = format!("deterministic = true\n{LEAST}").replace("batches = 1\n", "minutes = 1.0\n");
         assert!(parse(&text).expect_err("clock").contains("schedule.minutes"));
+    }
+
+    #[test]
+    fn eyes_need_pictures_that_reach_the_learner() {
+        let blind = format!("{LEAST}[policy.vision]\nhidden = 32\n");
+        assert!(parse(&blind).expect_err("no pictures").contains("`world.pictures` is false"));
+        let seeing = blind.replace("name = \"frozenlake\"", "name = \"frozenlake\"\npictures = true");
+        parse(&seeing).expect("pictures are kept by default");
+        let dropped = format!("{seeing}[record]\npictures = \"eval\"\n");
+        assert!(parse(&dropped).expect_err("dropped").contains("`record.pictures` is eval; allowed: all"));
+        let odd = seeing.replace("hidden = 32", "hidden = 36\nheads = 4\nmax_pixels = 10");
+        assert!(parse(&odd).expect_err("9 is no head").contains("`policy.vision.heads` is 4"));
     }
 
     #[test]

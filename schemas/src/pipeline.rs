@@ -210,6 +210,45 @@ pub struct PolicyConfig {
     pub intermediate: u32,
     /// Entries of the byte-level BPE vocabulary, special tokens and action tokens included.
     pub vocabulary: u32,
+    /// Eyes of a new policy, which is then of Qwen2.5-VL's shape; without them it reads text only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vision: Option<VisionSettings>,
+}
+
+/// The vision tower of a new policy, and how pictures are cut for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VisionSettings {
+    pub hidden: u32,
+    /// Blocks; the last one looks over the whole picture, those before it over windows.
+    pub layers: u32,
+    pub heads: u32,
+    pub intermediate: u32,
+    /// Side of a patch, pixels.
+    pub patch: u32,
+    /// Patches merged into one token, along each side.
+    pub merge: u32,
+    /// Side of a window of attention, pixels.
+    pub window: u32,
+    /// Least and greatest area of a picture after resizing, pixels. Each token takes `(patch * merge)²` of them.
+    pub min_pixels: u64,
+    pub max_pixels: u64,
+}
+
+impl Default for VisionSettings {
+    fn default() -> Self {
+        VisionSettings {
+            hidden: 64,
+            layers: 2,
+            heads: 4,
+            intermediate: 128,
+            patch: 14,
+            merge: 2,
+            window: 112,
+            min_pixels: 3136,
+            max_pixels: 100_352,
+        }
+    }
 }
 
 impl Default for PolicyConfig {
@@ -223,6 +262,7 @@ impl Default for PolicyConfig {
             kv_heads: 2,
             intermediate: 384,
             vocabulary: 1024,
+            vision: None,
         }
     }
 }

@@ -36,7 +36,7 @@ impl Breaches {
 
 /// Every check.
 pub(super) fn all(facts: &Facts) -> Vec<Check> {
-    vec![
+    let mut checks = vec![
         one_end(facts),
         dense(facts),
         ends_recorded(facts),
@@ -47,7 +47,24 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         versions_rise(facts),
         rows_name_versions(facts),
         tokens_agree(facts),
-    ]
+    ];
+    if !facts.pictures.is_empty() {
+        checks.push(pictures_whole(facts));
+    }
+    checks
+}
+
+/// Every picture that a segment shows is in the record, and its bytes are what its digest says.
+fn pictures_whole(facts: &Facts) -> Check {
+    let mut breaches = Breaches::default();
+    let mut looked_at = 0;
+    for (id, found) in &facts.pictures {
+        match found {
+            Ok(count) => looked_at += count,
+            Err(what) => breaches.add("episodes whose pictures are not those that were shown", format!("{id}: {what}")),
+        }
+    }
+    breaches.into_check("pictures are those that were shown", format!("{looked_at} of the newest {} episodes", facts.pictures.len()))
 }
 
 /// Each episode has one row.

@@ -3,11 +3,12 @@
 use anyhow::{Context, Result};
 use async_nats::jetstream;
 use futures::{StreamExt, TryStreamExt};
+use schemas::pipeline::Pictures;
 use schemas::subjects::{self, ENDS_RECORDER, Stream};
 use schemas::uses::USES_FILE;
 use schemas::{EpisodeId, PolicyPublished, Split, Start, UsesFile};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use store::{Kind, Reader, Summary};
 
@@ -34,7 +35,12 @@ pub(super) struct Facts {
     pub(super) ends: Option<Ends>,
     /// Where episodes went on after the broker had lost its record of the run; empty where it never has.
     pub(super) start: Start,
+    /// The newest episodes that kept their pictures: how many, or what is wrong with them. Empty where none are kept.
+    pub(super) pictures: Vec<(EpisodeId, Result<u64, String>)>,
 }
+
+/// Episodes whose pictures are looked at.
+const LOOKED_AT: usize = 64;
 
 /// Tokens of one batch, as the learner logged them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,9 +78,12 @@ pub(super) async fn gather(folder: &Path, url: &str, client: &async_nats::Client
     {
         by_split.remove(&Split::Expert);
     }
+    let rows: Vec<Summary> = reader.summaries().try_collect().await?;
+    let keeps = crate::trace::pipeline_of(client, run).await.is_ok_and(|p| p.world.pictures && p.record.pictures == Pictures::All);
+    let pictures = if keeps { look(&reader, &rows).await? } else { vec![] };
     Ok(Facts {
         finished: crate::summary::read_json(&folder.join("result.json")).is_ok_and(|result| result["finished"] == Value::Bool(true)),
-        rows: reader.summaries().try_collect().await?,
+        rows,
         turns,
         uses,
         uses_before,
@@ -83,7 +92,32 @@ pub(super) async fn gather(folder: &Path, url: &str, client: &async_nats::Client
         published,
         ends: read_ends(&js, run).await?,
         start: read_start(&folder.join("checkpoints"))?,
+        pictures,
     })
+}
+
+/// Reads the newest episodes with their pictures.
+async fn look(reader: &Reader, rows: &[Summary]) -> Result<Vec<(EpisodeId, Result<u64, String>)>> {
+    let newest: Vec<EpisodeId> = rows.iter().rev().take(LOOKED_AT).map(|row| row.id).collect();
+    let mut found = vec![];
+    for id in newest {
+        let Some(end) = reader.end(id).await? else { continue };
+        let came: BTreeSet<&str> = end.frames.iter().map(|frame| frame.digest.as_str()).collect();
+        let changed = end.frames.iter().find(|frame| schemas::digest_of(&frame.png) != frame.digest);
+        let mut shown = end.segments.iter().flat_map(|s| &s.images).map(|i| i.digest.as_str()).chain(
+            // What was only asked for and never answered is in no segment.
+            end.turns.iter().flat_map(|t| t.frames.iter().map(String::as_str)),
+        );
+        found.push((
+            id,
+            match (changed, shown.find(|digest| !came.contains(digest))) {
+                (Some(frame), _) => Err(format!("the bytes of {} have another digest", frame.digest)),
+                (None, Some(digest)) => Err(format!("{digest} is not in the record")),
+                (None, None) => Ok(came.len() as u64),
+            },
+        ));
+    }
+    Ok(found)
 }
 
 /// The uses of the newest checkpoint, which `latest` names, and of the one before it.

@@ -65,6 +65,7 @@ fn sound() -> Facts {
     uses.set(id(Split::Expert, 1), Use::Evaluated).unwrap();
     let line = |batch, sampled, masked| BatchLine { batch, sampled, trained: sampled - masked, masked };
     Facts {
+        pictures: Default::default(),
         finished: true,
         turns: rows.iter().map(|row| (row.id, 2)).collect(),
         rows,

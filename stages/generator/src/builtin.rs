@@ -1,6 +1,6 @@
 //! The policy crate's engine behind the library's seam.
 
-use generator::{Engine, Files, Generated, Load, Request};
+use generator::{Engine, Files, Generated, Load, Picture, Request};
 use schemas::pipeline::Pipeline;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub(crate) struct Builtin {
     context: Arc<context::Context>,
     /// Texts that end a request's reply.
     stops: BTreeMap<u64, Vec<String>>,
+    /// For a policy with eyes.
+    levels: Option<policy::Levels>,
 }
 
 /// Tokens that a stop text may hang on.
@@ -30,6 +32,12 @@ impl Builtin {
             let (rows, ids) = (config.vocab_size, tokenizer.vocab_size());
             return Err(format!("config.json has vocab_size {rows}, tokenizer.json holds {ids} ids; hint: they are of different policies"));
         }
+        let images = &files.context.images;
+        if let Some(vision) = &config.vision {
+            let image = tokenizer.special_id(context::tokenizer::IMAGE_PAD);
+            vision.check_processor(image, images.patch, images.merge).map_err(|e| e.to_string())?;
+        }
+        let levels = config.vision.as_ref().map(|_| policy::Levels(Arc::new(images.levels())));
         let settings = &pipeline.generator;
         let device = if !pipeline.deterministic && policy::register_cuda() { policy::Device::Cuda(0) } else { policy::Device::Cpu };
         let options = policy::EngineOptions {
@@ -54,6 +62,7 @@ impl Builtin {
             computing_s: 0.0,
             context: files.context.clone(),
             stops: BTreeMap::new(),
+            levels,
         })
     }
 
@@ -78,6 +87,11 @@ impl Builtin {
     }
 }
 
+fn shown(picture: Picture, levels: &policy::Levels) -> policy::Shown {
+    let Picture { digest, offset, grid, patches } = picture;
+    policy::Shown { picture: policy::Picture { offset, grid, patches, levels: levels.clone() }, digest }
+}
+
 fn given(g: policy::Generated) -> Generated {
     let failed = g.broken.then(|| "the policy's scores are no numbers; hint: its weights are broken".to_string());
     Generated { ticket: g.ticket, tokens: g.tokens, logprobs: g.logprobs, versions: g.versions, cut: g.cut, failed }
@@ -89,7 +103,7 @@ impl Engine for Builtin {
     }
 
     fn sees(&self) -> bool {
-        false
+        self.levels.is_some()
     }
 
     fn load(&mut self, version: u64, weights: &[u8]) -> Result<(), String> {
@@ -102,10 +116,14 @@ impl Engine for Builtin {
     }
 
     fn submit(&mut self, request: Request) -> Result<Option<Generated>, String> {
-        let Request { ticket, rollout, tokens, version, sampling, stop_ids, .. } = request;
+        let Request { ticket, rollout, tokens, pictures, version, sampling, stop_ids, .. } = request;
+        let pictures = match &self.levels {
+            Some(levels) => pictures.into_iter().map(|picture| shown(picture, levels)).collect(),
+            None => vec![],
+        };
         let stop = sampling.stop.iter().filter(|text| !text.is_empty()).cloned().collect::<Vec<_>>();
         let sampling = policy::SamplingParams::from(&sampling);
-        let request = policy::Request { ticket, rollout, tokens, version, sampling, stop_ids, salt: 0 };
+        let request = policy::Request { ticket, rollout, tokens, pictures, version, sampling, stop_ids, salt: 0 };
         self.engine.submit(request).map_err(|e| e.to_string())?;
         if !stop.is_empty() {
             self.stops.insert(ticket, stop);
@@ -163,8 +181,8 @@ mod tests {
         let sampling = Sampling { max_tokens: 12, ..Sampling::default() };
         for ticket in 0..4 {
             let sampling = Sampling { seed: ticket, ..sampling.clone() };
-            let request =
-                Request { ticket, rollout: ticket, group: 0, tokens: vec![1, 5, 6], version: 3, sampling, stop_ids: stop.clone() };
+            let (tokens, pictures, stop_ids) = (vec![1, 5, 6], vec![], stop.clone());
+            let request = Request { ticket, rollout: ticket, group: 0, tokens, pictures, version: 3, sampling, stop_ids };
             assert_eq!(engine.submit(request), Ok(None));
         }
         let mut done = vec![];

@@ -4,6 +4,20 @@
 //! how a reply is made; an engine knows nothing of messages, turns or people.
 
 use schemas::Sampling;
+use std::sync::Arc;
+
+/// A picture of a prompt, cut into patches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    /// BLAKE3 of the encoded picture.
+    pub digest: [u8; 32],
+    /// First of its tokens.
+    pub offset: u32,
+    /// Patches: time (1), height, width.
+    pub grid: [u32; 3],
+    /// As [`context::image::Patches`] has them.
+    pub patches: Arc<[u8]>,
+}
 
 /// One reply to be sampled.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +29,8 @@ pub struct Request {
     /// Names the group, whose members share a prefix.
     pub group: u64,
     pub tokens: Vec<u32>,
+    /// In the order of their offsets.
+    pub pictures: Vec<Picture>,
     pub version: u64,
     pub sampling: Sampling,
     /// Any one of these ends the reply and is its last token.

@@ -11,6 +11,7 @@ pub mod http;
 mod http_client;
 pub mod memory;
 mod pending;
+mod pictures;
 pub mod scripted;
 mod serve;
 mod stop;
@@ -21,7 +22,7 @@ pub mod vllm;
 mod tests;
 
 pub use chat::Chat;
-pub use engine::{Engine, Generated, Load, Request};
+pub use engine::{Engine, Generated, Load, Picture, Request};
 pub use scripted::Scripted;
 pub use serve::{Files, Generator, Make};
 pub use vllm::Vllm;

@@ -1,7 +1,8 @@
 //! The stage itself: prompts in, completions out.
 
-use crate::engine::{Engine, Generated, Request};
+use crate::engine::{Engine, Generated, Picture, Request};
 use crate::memory::{Finished, TurnId};
+use crate::pictures::{Album, Found as Seen};
 use crate::stop::cut_at_stop;
 use crate::versions::{Found, Versions};
 use context::{Context, ImageSettings, Reply};
@@ -33,6 +34,8 @@ pub type Make = Box<dyn FnOnce(&Files) -> Result<Box<dyn Engine>, String> + Send
 /// A prompt in hand.
 struct Job {
     prompt: Prompt,
+    /// What its segment shows.
+    pictures: Vec<Picture>,
     arrived_us: u64,
     arrived_ms: u64,
     told_ms: u64,
@@ -68,6 +71,7 @@ pub struct Generator {
     finished: Finished,
     /// The segment that an episode is in: attempt, segment, rollout.
     rollouts: BTreeMap<EpisodeId, (u32, u32, u64)>,
+    album: Album,
     tickets: u64,
     counts: Counts,
     /// The policies' subject, to tell a publication from a prompt.
@@ -77,7 +81,9 @@ pub struct Generator {
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const CONFIG: &str = "config.json";
-const FILES: [&str; 3] = [TOKENIZER, TOKENIZER_CONFIG, CONFIG];
+const IMAGE_PROCESSOR: &str = "preprocessor_config.json";
+/// The last one is there only where the policy has eyes.
+const FILES: [&str; 4] = [TOKENIZER, TOKENIZER_CONFIG, CONFIG, IMAGE_PROCESSOR];
 
 impl Generator {
     pub fn new(identity: Identity, make: Make) -> Generator {
@@ -94,6 +100,7 @@ impl Generator {
             waiting: VecDeque::new(),
             finished: Finished::default(),
             rollouts: BTreeMap::new(),
+            album: Album::default(),
             tickets: 0,
             counts: Counts::default(),
             policies,
@@ -107,6 +114,13 @@ impl Generator {
 
     fn needed(&self) -> &'static [&'static str] {
         if self.is_weightless() { &FILES[..2] } else { &FILES }
+    }
+
+    fn has(&self, file: &str) -> bool {
+        match self.files.get(file) {
+            Some(bytes) => bytes.is_some() || file == IMAGE_PROCESSOR,
+            None => false,
+        }
     }
 
     fn ticket(&mut self) -> u64 {
@@ -124,7 +138,7 @@ impl Generator {
     fn ask_files(&mut self, out: &mut Vec<Output>) {
         self.retry_ms = None;
         for name in self.needed() {
-            if !matches!(self.files.get(name), Some(Some(_))) {
+            if !self.has(name) {
                 let ticket = Ticket(self.ticket());
                 out.push(Output::GetObject { ticket, name: (*name).to_string() });
             }
@@ -133,11 +147,11 @@ impl Generator {
 
     fn on_object(&mut self, name: &str, bytes: Option<Vec<u8>>, now: Now, out: &mut Vec<Output>) {
         let Some(file) = FILES.into_iter().find(|f| *f == name) else { return self.on_weights(bytes, now, out) };
-        if bytes.is_none() {
+        if bytes.is_none() && file != IMAGE_PROCESSOR {
             self.retry_ms = Some(now.mono_ms + RETRY_MS);
         }
         self.files.insert(file, bytes);
-        if self.ready.is_none() && self.needed().iter().all(|f| matches!(self.files.get(f), Some(Some(_)))) {
+        if self.ready.is_none() && self.needed().iter().all(|f| self.has(f)) {
             match self.prepare() {
                 Ok(ready) => self.ready = Some(ready),
                 Err(message) => return out.push(Output::Exit { code: 1, message }),
@@ -149,7 +163,11 @@ impl Generator {
     fn prepare(&mut self) -> Result<Ready, String> {
         let mut take = |name: &str| self.files.remove(name).flatten().unwrap_or_default();
         let (tokenizer, tokenizer_config, config) = (take(TOKENIZER), take(TOKENIZER_CONFIG), take(CONFIG));
-        let context = Context::from_files(&tokenizer, &tokenizer_config, ImageSettings::default()).map_err(|e| e.to_string())?;
+        let images = match self.files.remove(IMAGE_PROCESSOR).flatten() {
+            Some(json) => ImageSettings::from_json(&json).map_err(|e| e.to_string())?,
+            None => ImageSettings::default(),
+        };
+        let context = Context::from_files(&tokenizer, &tokenizer_config, images).map_err(|e| e.to_string())?;
         let files = Files { context: Arc::new(context), config };
         let make = self.make.take().ok_or("the engine was made before")?;
         let engine = make(&files)?;
@@ -217,13 +235,20 @@ impl Generator {
         if let Err(reason) = self.check(&prompt) {
             return out.push(self.answer(&prompt, Status::Failed(reason)));
         }
-        if self.jobs.len() as u64 >= self.room() {
+        // Before the engine is there nothing can be made of pictures.
+        let early = self.ready.is_none() && !prompt.segment.images.is_empty();
+        if early || self.jobs.len() as u64 >= self.room() {
             return out.push(self.answer(&prompt, Status::Busy));
         }
+        let pictures = match self.pictures(&prompt) {
+            Ok(Seen::All(pictures)) => pictures,
+            Ok(Seen::Need(digests)) => return out.push(self.answer(&prompt, Status::Need(digests))),
+            Err(reason) => return out.push(self.answer(&prompt, Status::Failed(reason))),
+        };
         let (ticket, accepted) = (self.ticket(), self.answer(&prompt, Status::Accepted));
         self.note_rollout(&prompt);
         self.by_turn.insert(turn, ticket);
-        let job = Job { prompt, arrived_us: now.unix_us, arrived_ms: now.mono_ms, told_ms: now.mono_ms, version: None };
+        let job = Job { prompt, pictures, arrived_us: now.unix_us, arrived_ms: now.mono_ms, told_ms: now.mono_ms, version: None };
         self.jobs.insert(ticket, job);
         self.waiting.push_back(ticket);
         let before = out.len();
@@ -231,6 +256,15 @@ impl Generator {
         if self.jobs.contains_key(&ticket) {
             // Told before all else, unless the answer itself is there already.
             out.insert(before, accepted);
+        }
+    }
+
+    /// The pictures that a prompt's segment shows. An engine that makes replies without looking is given none.
+    fn pictures(&mut self, prompt: &Prompt) -> Result<Seen, String> {
+        let looks = self.ready.as_ref().filter(|ready| ready.engine.sees() && ready.engine.wants_weights());
+        match looks.filter(|_| !prompt.segment.images.is_empty()) {
+            Some(ready) => self.album.find(&ready.context.images, &prompt.segment.images, &prompt.frames),
+            None => Ok(Seen::All(vec![])),
         }
     }
 
@@ -321,6 +355,7 @@ impl Generator {
             rollout: rollout_of(prompt),
             group: seed_of(prompt.group, &[prompt.at.id.split.as_str().as_bytes()]),
             tokens: prompt.segment.tokens.0.clone(),
+            pictures: std::mem::take(&mut job.pictures),
             version,
             sampling: prompt.sampling.clone(),
             stop_ids: prompt.stop_ids.clone(),

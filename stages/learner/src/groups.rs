@@ -104,7 +104,7 @@ mod tests {
     fn group(returns: &[f32]) -> Group {
         let member = |(number, total): (usize, &f32)| {
             let id = EpisodeId { split: Split::Train, number: number as u64 };
-            let trajectory = Trajectory { id, lesson: Lesson::Sampled, segments: vec![], counts: Counts::default() };
+            let trajectory = Trajectory { id, lesson: Lesson::Sampled, segments: vec![], counts: Counts::default(), frames: vec![] };
             let member = Member {
                 trajectory,
                 reason: EndReason::Done,

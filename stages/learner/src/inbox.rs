@@ -115,7 +115,19 @@ mod tests {
     fn experts(numbers: &[u64]) -> Inbox {
         let id = |number| EpisodeId { split: Split::Expert, number };
         let of = |n: &u64| {
-            (*n, (Mode::Expert, Arc::new(Trajectory { id: id(*n), lesson: Lesson::Replies, segments: vec![], counts: Counts::default() })))
+            (
+                *n,
+                (
+                    Mode::Expert,
+                    Arc::new(Trajectory {
+                        id: id(*n),
+                        lesson: Lesson::Replies,
+                        segments: vec![],
+                        counts: Counts::default(),
+                        frames: vec![],
+                    }),
+                ),
+            )
         };
         Inbox { experts: numbers.iter().map(of).collect(), ..Inbox::default() }
     }

@@ -1,5 +1,6 @@
 //! The learner's program: the stage of the library with the policy crate's trainer.
 
+mod gallery;
 mod torch;
 
 use learner::Learner;

@@ -70,6 +70,8 @@ pub struct Files {
     pub tokenizer_config: Vec<u8>,
     /// config.json
     pub config: Vec<u8>,
+    /// preprocessor_config.json; empty for a policy without eyes.
+    pub image_processor: Vec<u8>,
 }
 
 /// Which tokenizer and template weights were made with, hex BLAKE3.
@@ -77,6 +79,8 @@ pub struct Files {
 pub struct Digests {
     pub tokenizer: String,
     pub template: String,
+    /// Empty for a policy without eyes.
+    pub image_processor: String,
 }
 
 /// Makes optimisers: a new policy, or one of a checkpoint.

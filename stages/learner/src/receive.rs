@@ -32,6 +32,13 @@ impl<M: Maker> Learner<M> {
             Ok(counts) => counts,
             Err(broken) => return self.fail(broken.to_string()),
         };
+        if id.split != Split::Val
+            && !self.is_idle()
+            && end.reason.is_played()
+            && let Err(broken) = tokens::check_pictures(&end)
+        {
+            return self.fail(broken.to_string());
+        }
         self.held.insert(id, vec![delivery]);
         match id.split {
             _ if self.is_idle() => self.count_only(&end, now),
@@ -85,7 +92,7 @@ impl<M: Maker> Learner<M> {
             self.known.state.part.lost += 1;
             return self.decide(id, Use::GroupBroken, now);
         }
-        let trajectory = Arc::new(Trajectory { id, lesson: Lesson::Replies, segments: end.segments, counts });
+        let trajectory = Arc::new(Trajectory { id, lesson: Lesson::Replies, segments: end.segments, counts, frames: end.frames });
         self.inbox.experts.insert(id.number, (mode, trajectory));
     }
 
@@ -177,6 +184,6 @@ fn member(end: End, counts: Counts) -> Member {
         progress: end.progress,
         milestone: end.milestones.last().cloned(),
         oldest,
-        trajectory: Trajectory { id: end.id(), lesson: Lesson::of(end.episode.mode), segments: end.segments, counts },
+        trajectory: Trajectory { id: end.id(), lesson: Lesson::of(end.episode.mode), segments: end.segments, counts, frames: end.frames },
     }
 }

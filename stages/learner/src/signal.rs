@@ -73,7 +73,7 @@ mod tests {
 
     fn group(tasks: [f32; 2], milestone: &str) -> Group {
         let id = EpisodeId { split: Split::Train, number: 0 };
-        let trajectory = Trajectory { id, lesson: Lesson::Sampled, segments: vec![], counts: Counts::default() };
+        let trajectory = Trajectory { id, lesson: Lesson::Sampled, segments: vec![], counts: Counts::default(), frames: vec![] };
         let member = |task: f32| Member {
             trajectory: trajectory.clone(),
             reason: EndReason::Done,

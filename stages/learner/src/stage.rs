@@ -100,7 +100,9 @@ pub struct Learner<M: Maker> {
     pub(crate) failed: Option<String>,
 }
 
-const FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "config.json"];
+/// The last one is there only where the policy has eyes.
+const FILES: [&str; 4] = ["tokenizer.json", "tokenizer_config.json", "config.json", IMAGE_PROCESSOR];
+const IMAGE_PROCESSOR: &str = "preprocessor_config.json";
 
 impl<M: Maker> Learner<M> {
     pub fn new(identity: Identity, maker: M) -> Learner<M> {
@@ -169,11 +171,15 @@ impl<M: Maker> Learner<M> {
             );
         }
         for name in FILES {
-            if !matches!(self.files.get(name), Some(Some(_))) {
+            if !self.has(name) {
                 let ticket = self.ticket();
                 out.push(Output::GetObject { ticket, name: name.into() });
             }
         }
+    }
+
+    fn has(&self, file: &str) -> bool {
+        self.files.get(file).is_some_and(|bytes| bytes.is_some() || file == IMAGE_PROCESSOR)
     }
 
     fn on_object(&mut self, ticket: Ticket, name: &str, bytes: Option<Vec<u8>>, now: Now, out: &mut Vec<Output>) {
@@ -181,19 +187,19 @@ impl<M: Maker> Learner<M> {
             return self.on_probed(version, bytes.is_some());
         }
         let Some(file) = FILES.into_iter().find(|f| *f == name) else { return };
-        if bytes.is_none() {
+        if bytes.is_none() && file != IMAGE_PROCESSOR {
             self.retry_files_ms = Some(now.mono_ms + FILES_RETRY_MS);
         }
         self.files.insert(file, bytes);
-        if self.life == Life::Files && FILES.iter().all(|f| matches!(self.files.get(f), Some(Some(_)))) {
+        if self.life == Life::Files && FILES.iter().all(|f| self.has(f)) {
             self.start(out);
         }
     }
 
     fn start(&mut self, out: &mut Vec<Output>) {
         let mut take = |name: &str| self.files.remove(name).flatten().unwrap_or_default();
-        let [tokenizer, tokenizer_config, config] = FILES.map(&mut take);
-        let files = Files { tokenizer, tokenizer_config, config };
+        let [tokenizer, tokenizer_config, config, image_processor] = FILES.map(&mut take);
+        let files = Files { tokenizer, tokenizer_config, config, image_processor };
         self.life = Life::Starting;
         let order = Order::Start { maker: self.maker.take(), files };
         let task = Task::<M> { place: self.place.clone(), shop: None, order: Some(order), done: None };
@@ -290,7 +296,7 @@ impl<M: Maker> Learner<M> {
             digest: blake3::hash(&weights).to_hex().to_string(),
             tokenizer: self.digests.tokenizer.clone(),
             template: self.digests.template.clone(),
-            image_processor: String::new(),
+            image_processor: self.digests.image_processor.clone(),
             phase: state.phase_name(&self.place.pipeline).into(),
             epoch: self.identity.epoch,
         };

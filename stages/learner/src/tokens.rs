@@ -3,9 +3,10 @@
 //! **Trained tokens = sampled tokens − named masks.** What was sampled is counted from the end's turns, what is trained from
 //! its segments: two records of one thing, written by two stages. Any difference stops the run.
 
-use schemas::{End, EpisodeId, Mode, Segment, Source};
+use schemas::{End, EpisodeId, Frame, Mode, Segment, Source};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A run of trained tokens: `tokens[start..end]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,6 +32,19 @@ pub struct Sequence {
     /// Of the trained tokens, in order; empty where nothing was sampled.
     pub old_logprobs: Vec<f32>,
     pub branches: Vec<Branch>,
+    pub pictures: Vec<Shown>,
+}
+
+/// A picture in a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// First of its tokens.
+    pub offset: u32,
+    /// Its tokens.
+    pub len: u32,
+    /// Hex BLAKE3 of `png`.
+    pub digest: String,
+    pub png: Arc<[u8]>,
 }
 
 impl Sequence {
@@ -92,6 +106,8 @@ impl Counts {
 pub enum Broken {
     #[error("{id}, segment {segment}: {reason}")]
     Segment { id: EpisodeId, segment: u32, reason: String },
+    #[error("{id}, picture {digest}: {reason}")]
+    Picture { id: EpisodeId, digest: String, reason: String },
     #[error("{id}, turn {turn}: {reason}")]
     Turn { id: EpisodeId, turn: u32, reason: String },
     #[error("{id}: {sampled} tokens were sampled, {trained} are trained and {masked} masked; trained must be sampled minus masked")]
@@ -128,6 +144,33 @@ pub fn check(end: &End) -> Result<Counts, Broken> {
     }
     let masked = counts.masked.values().sum();
     Err(Broken::Count { id, sampled: counts.sampled, trained: counts.trained, masked })
+}
+
+/// Checks that every picture of an end's segments came with it, and that its bytes are what its digest says.
+///
+/// # Errors
+/// [`Broken::Picture`].
+pub fn check_pictures(end: &End) -> Result<(), Broken> {
+    let id = end.id();
+    let wrong = |digest: &str, reason: String| Err(Broken::Picture { id, digest: digest.to_string(), reason });
+    let mut came = BTreeMap::new();
+    for frame in &end.frames {
+        let found = schemas::digest_of(&frame.png);
+        if found != frame.digest {
+            return wrong(&frame.digest, format!("its bytes have digest {found}; they were changed on their way"));
+        }
+        came.insert(frame.digest.as_str(), ());
+    }
+    for (segment, image) in end.segments.iter().flat_map(|s| s.images.iter().map(move |i| (s, i))) {
+        if !came.contains_key(image.digest.as_str()) {
+            let number = segment.number;
+            return wrong(
+                &image.digest,
+                format!("segment {number} shows it and the end did not bring it; hint: record.pictures = \"all\""),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Spans lie in order within the tokens, log-probabilities and versions cover the sampled ones, labels follow a prompt.
@@ -203,13 +246,29 @@ pub struct Trajectory {
     pub lesson: Lesson,
     pub segments: Vec<Segment>,
     pub counts: Counts,
+    /// What its segments show, once each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frames: Vec<Frame>,
 }
 
 impl Trajectory {
+    /// Bytes of its pictures.
+    pub fn picture_bytes(&self) -> usize {
+        self.frames.iter().map(|frame| frame.png.len()).sum()
+    }
+
     /// The training sequences, one a segment. `advantage` belongs to every token of the episode. Segments with nothing to
     /// learn are left out.
     pub fn sequences(&self, advantage: f32) -> Vec<Sequence> {
-        let all = self.segments.iter().map(|segment| sequence(segment, self.lesson, advantage));
+        let pictures: BTreeMap<&str, Arc<[u8]>> = self.frames.iter().map(|f| (f.digest.as_str(), f.png.as_slice().into())).collect();
+        let all = self.segments.iter().map(|segment| {
+            let shown = |i: &schemas::ImageSpan| {
+                let png = pictures.get(i.digest.as_str())?.clone();
+                Some(Shown { offset: i.offset, len: i.len, digest: i.digest.clone(), png })
+            };
+            let pictures = segment.images.iter().filter_map(shown).collect();
+            Sequence { pictures, ..sequence(segment, self.lesson, advantage) }
+        });
         all.filter(|s| s.trained_tokens() > 0).collect()
     }
 }

@@ -45,7 +45,8 @@ fn end(mode: Mode) -> End {
 }
 
 fn trajectory(end: &End) -> Trajectory {
-    Trajectory { id: end.id(), lesson: Lesson::of(end.episode.mode), segments: end.segments.clone(), counts: check(end).unwrap() }
+    let (lesson, frames) = (Lesson::of(end.episode.mode), end.frames.clone());
+    Trajectory { id: end.id(), lesson, segments: end.segments.clone(), counts: check(end).unwrap(), frames }
 }
 
 #[test]
@@ -117,4 +118,21 @@ fn an_end_that_was_not_played_may_lack_its_last_turn() {
     end.reason = EndReason::EnvError;
     end.turns.pop();
     assert_eq!(check(&end), Ok(Counts::default()));
+}
+
+#[test]
+fn pictures_come_with_their_end_unchanged() {
+    let mut end = end(Mode::Policy);
+    let png = b"the bytes of a picture".to_vec();
+    let frame = Frame { digest: schemas::digest_of(&png), png, width: 84, height: 56, camera: "navigation".into() };
+    end.segments[1].images = vec![schemas::ImageSpan { offset: 2, len: 1, grid: [1, 2, 2], digest: frame.digest.clone() }];
+    let missing = check_pictures(&end).unwrap_err().to_string();
+    assert!(missing.contains("segment 1 shows it") && missing.contains("record.pictures"), "{missing}");
+    end.frames = vec![frame.clone()];
+    check_pictures(&end).unwrap();
+    let sequences = trajectory(&end).sequences(1.0);
+    assert!(sequences[0].pictures.is_empty());
+    assert_eq!((sequences[1].pictures[0].offset, &sequences[1].pictures[0].png[..]), (2, &frame.png[..]));
+    end.frames[0].png[3] ^= 1;
+    assert!(check_pictures(&end).unwrap_err().to_string().contains("changed on their way"));
 }

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Episodes that are kept.
 pub const EPISODES: usize = 2048;
+/// Bytes of their pictures that are kept.
+pub const PICTURES: usize = 768 << 20;
 /// Held-out episodes that the loss is measured on.
 pub const HELD_OUT: usize = 32;
 
@@ -41,6 +43,8 @@ struct ChunkIn {
 #[derive(Clone, Debug, Default)]
 pub struct Window {
     episodes: VecDeque<Arc<Trajectory>>,
+    /// Of their pictures.
+    bytes: usize,
     held_out: Vec<Arc<Trajectory>>,
 }
 
@@ -60,8 +64,11 @@ impl Window {
     /// Adds episodes; the oldest leave. Held-out ones over [`HELD_OUT`] are not needed.
     pub fn push(&mut self, episodes: &[Arc<Trajectory>], held_out: &[Arc<Trajectory>]) {
         self.episodes.extend(episodes.iter().cloned());
-        let over = self.episodes.len().saturating_sub(EPISODES);
-        self.episodes.drain(..over);
+        self.bytes += episodes.iter().map(|t| t.picture_bytes()).sum::<usize>();
+        while self.episodes.len() > EPISODES || (self.bytes > PICTURES && self.episodes.len() > 1) {
+            let Some(oldest) = self.episodes.pop_front() else { break };
+            self.bytes -= oldest.picture_bytes();
+        }
         let room = HELD_OUT.saturating_sub(self.held_out.len());
         self.held_out.extend(held_out.iter().take(room).cloned());
     }
@@ -157,7 +164,11 @@ mod tests {
 
     fn episodes(numbers: std::ops::Range<u64>) -> Vec<Arc<Trajectory>> {
         let id = |number| EpisodeId { split: Split::Expert, number };
-        numbers.map(|n| Arc::new(Trajectory { id: id(n), lesson: Lesson::Replies, segments: vec![], counts: Counts::default() })).collect()
+        numbers
+            .map(|n| {
+                Arc::new(Trajectory { id: id(n), lesson: Lesson::Replies, segments: vec![], counts: Counts::default(), frames: vec![] })
+            })
+            .collect()
     }
 
     fn numbers(all: &[Arc<Trajectory>]) -> Vec<u64> {

@@ -446,7 +446,7 @@ mod tests {
         let episode = |number, trained| {
             let id = EpisodeId { split: Split::Train, number };
             let counts = Counts { sampled: trained, trained, ..Counts::default() };
-            Arc::new(Trajectory { id, lesson: Lesson::Sampled, segments: vec![], counts })
+            Arc::new(Trajectory { id, lesson: Lesson::Sampled, segments: vec![], counts, frames: vec![] })
         };
         let all = [(episode(0, 10), 1.0), (episode(1, 90), -1.0)];
         let loss = |given: &[(&Trajectory, f32)]| given.iter().map(|(t, a)| t.counts.trained as f32 * a).sum::<f32>();

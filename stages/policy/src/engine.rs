@@ -5,8 +5,10 @@
 //! hold, so that a turn computes its new tokens only, and members of a group compute what they share once.
 
 use crate::cache::{self, DeviceCache};
+use crate::eyes::Eyes;
 use crate::host::{Decoder, HostCache, each_piece};
 use crate::model::{Inputs, Model, Place, download, upload};
+use crate::picture::{self, Picture, Shown, Sights};
 use crate::plan::Plan;
 use crate::sample::{self, Draw, TokenLogprob};
 use crate::scheduler::{CHUNK, CacheStats, Limits, Running, Scheduler, Slice};
@@ -40,6 +42,8 @@ pub struct EngineOptions {
     pub libtorch: bool,
     /// Weights, keys and values in bfloat16 on a GPU; the trainer's log-probabilities are then met less closely.
     pub bfloat16: bool,
+    /// Memory for what the vision tower made of pictures, MiB. What does not fit is made again.
+    pub pictures_mib: usize,
     pub device: Device,
 }
 
@@ -56,6 +60,7 @@ impl Default for EngineOptions {
             threads: 1,
             libtorch: false,
             bfloat16: false,
+            pictures_mib: 256,
             device: Device::Cpu,
         }
     }
@@ -71,6 +76,8 @@ pub struct Request {
     /// Requests of different salts share no keys and values.
     pub salt: u64,
     pub tokens: Vec<u32>,
+    /// In the order of their offsets; each stands for a run of image tokens.
+    pub pictures: Vec<Shown>,
     /// Weights to sample with; must be loaded.
     pub version: u64,
     pub sampling: SamplingParams,
@@ -106,8 +113,19 @@ pub struct Prepared(Loaded);
 
 #[derive(Debug)]
 enum Loaded {
-    Host(Box<Decoder>),
+    /// The CPU's own decoder, with libtorch's vision tower where the model has one.
+    Host(Box<Decoder>, Option<Box<Model>>),
     Device(Box<Model>),
+}
+
+impl Loaded {
+    /// What pictures are seen with.
+    fn tower(&self) -> Option<&Model> {
+        match self {
+            Loaded::Host(_, tower) => tower.as_deref(),
+            Loaded::Device(model) => Some(model),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -172,7 +190,10 @@ impl Loader {
     fn ready(&self, weights: &weights::Weights) -> Result<Prepared> {
         Ok(Prepared(match self.place {
             Some(place) => Loaded::Device(Box::new(Model::new(&self.config, weights, place)?)),
-            None => Loaded::Host(Box::new(Decoder::new(&self.config, weights)?)),
+            None => {
+                let tower = Model::tower(&self.config, weights, Device::Cpu)?;
+                Loaded::Host(Box::new(Decoder::new(&self.config, weights)?), tower.map(Box::new))
+            }
         }))
     }
 }
@@ -188,6 +209,7 @@ pub struct Engine {
     cache: Cache,
     pool: Option<rayon::ThreadPool>,
     place: Option<Place>,
+    eyes: Eyes,
 }
 
 impl Engine {
@@ -222,7 +244,8 @@ impl Engine {
             count => Some(threads(count).map_err(|e| Error::Options(format!("{count} threads: {e}")))?),
         };
         let scheduler = Scheduler::new(limits, pages);
-        Ok(Engine { config, options, models: BTreeMap::new(), leaving: BTreeSet::new(), scheduler, cache, pool, place })
+        let eyes = Eyes::new(options.pictures_mib << 20, options.deterministic);
+        Ok(Engine { config, options, models: BTreeMap::new(), leaving: BTreeSet::new(), scheduler, cache, pool, place, eyes })
     }
 
     /// What makes weights ready for this engine, on any thread.
@@ -233,6 +256,7 @@ impl Engine {
     /// Holds weights that were made ready.
     pub fn install(&mut self, version: u64, prepared: Prepared) {
         self.models.insert(version, prepared.0);
+        self.eyes.forget(version);
         self.leaving.remove(&version);
     }
 
@@ -252,6 +276,7 @@ impl Engine {
             self.leaving.insert(version);
         } else {
             self.models.remove(&version);
+            self.eyes.forget(version);
         }
     }
 
@@ -281,7 +306,12 @@ impl Engine {
         if let Some(id) = request.tokens.iter().find(|id| **id as usize >= self.config.vocab_size) {
             return refuse(format!("token {id} lies outside the vocabulary of {}", self.config.vocab_size));
         }
-        self.scheduler.submit(request)
+        let pictures: Vec<Picture> = request.pictures.iter().map(|shown| shown.picture.clone()).collect();
+        if let Err(reason) = picture::check(&pictures, &request.tokens, self.config.vision.as_ref()) {
+            return refuse(reason);
+        }
+        let sights = Sights::of(request.tokens.len(), &request.pictures, self.config.vision.as_ref());
+        self.scheduler.submit_seeing(request, sights)
     }
 
     /// Requests that hold room.
@@ -308,6 +338,11 @@ impl Engine {
     /// What the cache has been good for.
     pub fn cache_stats(&self) -> CacheStats {
         self.scheduler.stats
+    }
+
+    /// Pictures that went through the vision tower; those that were kept from before are not counted.
+    pub fn pictures_seen(&self) -> u64 {
+        self.eyes.seen()
     }
 
     /// Forgets every kept page; what runs keeps its own.
@@ -381,16 +416,20 @@ impl Engine {
         for version in unused {
             self.leaving.remove(&version);
             self.models.remove(&version);
+            self.eyes.forget(version);
         }
     }
 
     /// Computes slices with one version's weights, and samples a token where a sequence has been computed to its end.
     fn compute(&mut self, version: u64, slices: &[Slice]) -> Result<()> {
-        let plan = Plan::new(&self.scheduler.running, slices);
+        let mut plan = Plan::new(&self.scheduler.running, slices);
+        if let Some(tower) = self.models[&version].tower() {
+            plan.seen = self.eyes.look(version, tower, &plan.spans, &self.scheduler.running)?;
+        }
         let mut draws = draws(&plan, &self.scheduler.running);
         let (scheduler, banned, vocabulary) = (&self.scheduler, &self.options.banned, self.config.vocab_size);
         match (&self.models[&version], &mut self.cache) {
-            (Loaded::Host(decoder), Cache::Host(cache)) => {
+            (Loaded::Host(decoder, _), Cache::Host(cache)) => {
                 let mut work = || {
                     let hidden = decoder.forward(&plan, cache);
                     if draws.is_empty() {

@@ -5,6 +5,7 @@
 //! observation, a rollout's earlier turns. Pages that nobody uses stay until their room is needed, the longest unused first.
 //! The cache is made once and never grows: that is the bound. What lies in it is [`crate::cache`]'s.
 
+use crate::picture::Digest;
 use std::collections::BTreeMap;
 
 /// Tokens of a page.
@@ -15,10 +16,18 @@ pub(crate) type Name = [u8; 16];
 
 /// The name of the page after `before` that holds `tokens`. The first page of a sequence comes after its salt.
 pub(crate) fn name(before: &Name, tokens: &[u32]) -> Name {
+    name_seen(before, tokens, std::iter::empty())
+}
+
+/// The same for a page on which tokens of pictures lie: all of a picture's tokens are alike, so its digest is part of the name.
+pub(crate) fn name_seen<'a>(before: &Name, tokens: &[u32], pictures: impl Iterator<Item = &'a Digest>) -> Name {
     let mut hasher = blake3::Hasher::new();
     hasher.update(before);
     tokens.iter().for_each(|token| {
         hasher.update(&token.to_le_bytes());
+    });
+    pictures.for_each(|digest| {
+        hasher.update(digest);
     });
     let mut name = [0; 16];
     name.copy_from_slice(&hasher.finalize().as_bytes()[..16]);

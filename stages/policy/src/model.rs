@@ -74,11 +74,25 @@ pub(crate) struct Model {
 impl Model {
     /// Puts weights of the right shapes onto a device.
     pub(crate) fn new(config: &ModelConfig, weights: &Weights, place: impl Into<Place>) -> Result<Model> {
-        let place = place.into();
+        Model::from_entry(config, weights, place.into(), 0)
+    }
+
+    /// The vision tower alone, for [`Model::see`]; none for a model without eyes.
+    pub(crate) fn tower(config: &ModelConfig, weights: &Weights, place: impl Into<Place>) -> Result<Option<Model>> {
+        match Layout::new(config).tower {
+            // The tower's entries are the last ones.
+            Some(tower) => Model::from_entry(config, weights, place.into(), tower.patches.weight).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Only the entries from a number on; those before it are empty.
+    fn from_entry(config: &ModelConfig, weights: &Weights, place: Place, first: usize) -> Result<Model> {
         let _guard = tch::no_grad_guard();
         let layout = Layout::new(config);
-        let mut values = Vec::with_capacity(layout.entries.len());
-        for entries in layout.entries.chunks(AT_ONCE) {
+        let mut values: Vec<Tensor> = (0..first).map(|_| Tensor::zeros([0], (place.kind, place.device))).collect();
+        values.reserve(layout.entries.len() - first);
+        for entries in layout.entries[first..].chunks(AT_ONCE) {
             let names: Vec<&str> = entries.iter().flat_map(|entry| &entry.parts).map(|part| part.name.as_str()).collect();
             let mut found = weights.fetch(&names, place.device)?.into_iter();
             for entry in entries {

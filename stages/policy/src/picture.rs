@@ -23,7 +23,26 @@ pub struct Picture {
     pub levels: Levels,
 }
 
+/// Names a picture by what it holds.
+pub type Digest = [u8; 32];
+
+/// A picture of a request, and the name by which what the tower made of it is found again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shown {
+    pub picture: Picture,
+    pub digest: Digest,
+}
+
 impl Picture {
+    /// A name for callers that have none: of the grid and all patches.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        self.grid.iter().for_each(|n| {
+            hasher.update(&n.to_le_bytes());
+        });
+        *hasher.update(&self.patches).finalize().as_bytes()
+    }
+
     /// Patches of the picture.
     pub(crate) fn rows(&self) -> usize {
         self.grid.iter().map(|n| *n as usize).product()
@@ -102,6 +121,41 @@ pub(crate) fn positions(count: usize, pictures: &[Picture], vision: Option<&Visi
     }
     count_on(&mut all, count, &mut next);
     (all, next)
+}
+
+/// What a request with pictures has beside its tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sights {
+    /// Time, height and width of each token of the prompt.
+    positions: Vec<[u32; 3]>,
+    /// Position of the first token after the prompt.
+    next: u32,
+    /// Tokens and digest of each picture, in their order.
+    pub(crate) spans: Vec<(std::ops::Range<usize>, Digest)>,
+}
+
+impl Sights {
+    /// Of pictures that were checked against the tokens; none where there are no pictures.
+    pub(crate) fn of(count: usize, shown: &[Shown], vision: Option<&VisionConfig>) -> Option<Sights> {
+        let vision = vision.filter(|_| !shown.is_empty())?;
+        let pictures: Vec<Picture> = shown.iter().map(|shown| shown.picture.clone()).collect();
+        let (positions, next) = positions(count, &pictures, Some(vision));
+        let span = |shown: &Shown| (shown.picture.offset as usize..shown.picture.end(vision), shown.digest);
+        let positions = positions.into_iter().map(|axes| axes.map(|axis| axis as u32)).collect();
+        Some(Sights { positions, next: next as u32, spans: shown.iter().map(span).collect() })
+    }
+
+    /// The position of the token of this number, sampled ones included.
+    pub(crate) fn position(&self, token: usize) -> [u32; 3] {
+        let count = self.positions.len();
+        self.positions.get(token).copied().unwrap_or_else(|| [self.next + (token - count) as u32; 3])
+    }
+
+    /// Pictures with a token in a range, by number.
+    pub(crate) fn within(&self, tokens: std::ops::Range<usize>) -> impl Iterator<Item = usize> + '_ {
+        let overlaps = move |span: &std::ops::Range<usize>| span.start < tokens.end && tokens.start < span.end;
+        self.spans.iter().enumerate().filter(move |(_, (span, _))| overlaps(span)).map(|(number, _)| number)
+    }
 }
 
 fn count_on(all: &mut Vec<[i64; 3]>, upto: usize, next: &mut i64) {

@@ -58,7 +58,7 @@ impl Plan {
                 (false, false) => 0..0,
             };
             plan.tokens.extend(&sequence.tokens[past..past + count]);
-            plan.positions.extend((past..past + count).map(|p| [p as u32; 3]));
+            plan.positions.extend((past..past + count).map(|token| sequence.position(token)));
             plan.keep.extend(wanted.clone().map(|row| offset + row));
             let pages = sequence.pages[..(past + count).div_ceil(PAGE)].to_vec();
             plan.spans.push(SliceSpan { index: slice.index, offset, count, pages, past, ends, wanted });

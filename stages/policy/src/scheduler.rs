@@ -4,7 +4,8 @@
 //! which they came, as far as there are pages for what is computed next; when a running one needs a page and none is left, the
 //! one that came last gives up its pages and waits. It goes on later from what it has sampled, with the same random numbers.
 
-use crate::kv::{Name, PAGE, Pages, name};
+use crate::kv::{Name, PAGE, Pages, name, name_seen};
+use crate::picture::Sights;
 use crate::sample::TokenLogprob;
 use crate::{Error, Request, Result};
 use rand_chacha::ChaCha8Rng;
@@ -42,10 +43,12 @@ pub(crate) struct Running {
     /// The scores were no numbers.
     pub(crate) broken: bool,
     pub(crate) preempted: u32,
+    /// Where its pictures lie; none where it has none.
+    pub(crate) sights: Option<Sights>,
 }
 
 impl Running {
-    fn new(request: Request, salt: Name) -> Running {
+    fn new(request: Request, salt: Name, sights: Option<Sights>) -> Running {
         Running {
             version: request.version,
             tokens: request.tokens.clone(),
@@ -60,12 +63,18 @@ impl Running {
             rng: ChaCha8Rng::seed_from_u64(request.sampling.seed),
             broken: false,
             preempted: 0,
+            sights,
             request,
         }
     }
 
     pub(crate) fn reply(&self) -> &[u32] {
         &self.tokens[self.prompt..]
+    }
+
+    /// Time, height and width of a token.
+    pub(crate) fn position(&self, token: usize) -> [u32; 3] {
+        self.sights.as_ref().map_or([token as u32; 3], |sights| sights.position(token))
     }
 
     /// Adds a sampled token.
@@ -87,9 +96,12 @@ impl Running {
     fn name_of(&mut self, index: usize) -> Name {
         while self.names.len() < index + 2 {
             let page = self.names.len() - 1;
-            let tokens = &self.tokens[page * PAGE..(page + 1) * PAGE];
-            let before = self.names[page];
-            self.names.push(name(&before, tokens));
+            let range = page * PAGE..(page + 1) * PAGE;
+            let (before, tokens) = (self.names[page], &self.tokens[range.clone()]);
+            self.names.push(match &self.sights {
+                Some(sights) => name_seen(&before, tokens, sights.within(range).map(|number| &sights.spans[number].1)),
+                None => name(&before, tokens),
+            });
         }
         self.names[index + 1]
     }
@@ -177,7 +189,13 @@ impl Scheduler {
     }
 
     /// Takes a request, or says why it can never be answered.
+    #[cfg(test)]
     pub(crate) fn submit(&mut self, request: Request) -> Result<()> {
+        self.submit_seeing(request, None)
+    }
+
+    /// The same for a request with pictures, which lie as `sights` says.
+    pub(crate) fn submit_seeing(&mut self, request: Request, sights: Option<Sights>) -> Result<()> {
         let refuse = |reason: String| Err(Error::Request { ticket: request.ticket, reason });
         let need = request.tokens.len() + request.sampling.max_tokens as usize;
         if request.tokens.is_empty() || request.sampling.max_tokens == 0 {
@@ -191,7 +209,7 @@ impl Scheduler {
             return refuse(format!("prompt and `max_tokens` are {need} tokens; the cache holds {capacity}; hint: raise `kv_cache_mib`"));
         }
         let salt = self.salt(&request);
-        self.waiting.push_back(Running::new(request, salt));
+        self.waiting.push_back(Running::new(request, salt, sights));
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 mod engine;
 mod folders;
 mod parity;
+mod pictures;
 mod trainer;
 
 use crate::SamplingParams;

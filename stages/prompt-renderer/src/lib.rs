@@ -172,7 +172,8 @@ fn render(
         (None, Some(head)) => context.open(&head, segment_number).map_err(|e| e.to_string())?,
         (None, None) => return Err("an observation without a segment has no head to open one with".into()),
     };
-    context.push_turn(&mut segment, &text, &frames).map_err(|e| e.to_string())?;
+    let own = own_frames(&segment, &text, &frames);
+    context.push_turn(&mut segment, &text, &frames[..own]).map_err(|e| e.to_string())?;
     let tokens = segment.prompt_end - segment.turn_start;
     if tokens > settings.observation_tokens {
         let allowed = settings.observation_tokens;
@@ -192,6 +193,13 @@ fn render(
     let stop_ids = context.tokenizer.stop_ids();
     let sampling = observation.sampling;
     Ok(Answer::Prompt(Box::new(Prompt { at, group, stepper, policy, segment, frames, stop_ids, sampling, trail })))
+}
+
+/// How many of the frames are this turn's. A generator that had forgotten earlier ones is sent them again, after these.
+fn own_frames(segment: &schemas::Segment, text: &str, frames: &[schemas::Frame]) -> usize {
+    let own = text.matches(context::segment::IMAGE).count().min(frames.len());
+    let earlier = |frame: &schemas::Frame| segment.images.iter().any(|image| image.digest == frame.digest);
+    if frames[own..].iter().all(earlier) { own } else { frames.len() }
 }
 
 /// The expert's reply, as if it had been sampled. It meets the limit that a policy's reply meets.

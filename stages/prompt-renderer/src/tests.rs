@@ -140,6 +140,19 @@ fn pictures_become_tokens_of_their_size() {
     assert_eq!(renderer.report().gauges["images_total"], 1.0);
 }
 
+#[test]
+fn pictures_that_are_sent_again_are_no_part_of_the_turn() {
+    let mut renderer = ready();
+    let frame = |digest: &str| Frame { digest: digest.into(), png: vec![], width: 84, height: 56, camera: "navigation".into() };
+    let first = Observation { frames: vec![frame("ab")], ..asked("<image>\n") };
+    let mut prompt: Prompt = published(&renderer.step(message(&first), NOW), "errand.r.prompts.generator-1");
+    prompt.segment.tokens.0.push(3);
+    let again = Observation { segment: Some(prompt.segment), frames: vec![frame("cd"), frame("ab")], ..asked("<image>\n") };
+    let prompt: Prompt = published(&renderer.step(message(&again), NOW), "errand.r.prompts.generator-1");
+    assert_eq!(prompt.segment.images.iter().map(|i| i.digest.as_str()).collect::<Vec<_>>(), ["ab", "cd"]);
+    assert_eq!(prompt.frames.len(), 2, "both go on to the generator");
+}
+
 /// A rejection, whole, and a failed completion for the stepper.
 fn refused(outputs: &[Output], why: &str) {
     let [Output::Reject { reason, payload, .. }, Output::Publish { subject, payload: completion }] = outputs else {

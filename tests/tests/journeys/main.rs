@@ -8,4 +8,5 @@ mod long_episode;
 mod resume;
 mod served;
 mod small_run;
+mod vision;
 mod visitor;

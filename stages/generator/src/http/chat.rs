@@ -16,11 +16,13 @@ use std::sync::Arc;
 pub(crate) async fn chat(State(app): State<Arc<App>>, Body(map): Body) -> Result<Response, ApiError> {
     let fields = Fields { map: &map, at: "body" };
     let logprobs = logprobs_asked(&fields)?;
-    let (text, role) = prompt(&app, &fields)?;
+    let prompt = prompt(&app, &fields)?;
     let adapter = params::model(&app, &fields)?;
     let mut asked = params::asked(&app, &fields, &["max_tokens", "max_completion_tokens"], None)?;
     // A chat template writes the special tokens itself.
-    let tokens = app.text.encode(&text, fields.flag("add_special_tokens", false)?)?;
+    let (text, role) = (prompt.text.clone(), prompt.role);
+    let (tokens, shown) = prompt.tokens(&app, &fields)?;
+    asked.pictures = shown;
     if let Some(count) = logprobs {
         asked.sampling.top_logprobs = Some(params::top_logprobs(&app, count)?);
     }
@@ -75,16 +77,36 @@ fn logprobs_asked(fields: &Fields<'_>) -> Result<Option<i64>, ApiError> {
     Ok(wanted.then(|| top.unwrap_or(0)))
 }
 
-/// The prompt's text, and the role that answers.
-pub(crate) fn prompt(app: &App, fields: &Fields<'_>) -> Result<(String, &'static str), ApiError> {
+/// A chat as its template puts it.
+pub(crate) struct Prompt {
+    /// With a mark in the place of each picture.
+    pub(crate) text: String,
+    /// The role that answers.
+    pub(crate) role: &'static str,
+    pub(crate) pictures: Vec<policy::Picture>,
+}
+
+impl Prompt {
+    /// Its token ids, and the pictures at their places in them.
+    pub(crate) fn tokens(self, app: &App, fields: &Fields<'_>) -> Result<(Vec<u32>, Vec<policy::Shown>), ApiError> {
+        match &app.text.eyes {
+            Some(eyes) if !self.pictures.is_empty() => eyes.place(&app.text, &self.text, self.pictures),
+            _ => Ok((app.text.encode(&self.text, fields.flag("add_special_tokens", false)?)?, vec![])),
+        }
+    }
+}
+
+/// Reads a chat's messages.
+pub(crate) fn prompt(app: &App, fields: &Fields<'_>) -> Result<Prompt, ApiError> {
     let messages = fields.get("messages").ok_or_else(|| fields.wrong("messages", "Field required"))?;
     let messages = messages.as_array().ok_or_else(|| fields.wrong("messages", "Input should be a valid list"))?;
     let (ask, go_on) = (fields.flag("add_generation_prompt", true)?, fields.flag("continue_final_message", false)?);
     if ask && go_on {
         return Err(ApiError::bad("Cannot set both `continue_final_message` and `add_generation_prompt` to True."));
     }
+    let mut pictures = vec![];
     let messages: Vec<ChatMessage> =
-        messages.iter().enumerate().map(|(at, message)| read_message(app, fields, at, message)).collect::<Result<_, _>>()?;
+        messages.iter().enumerate().map(|(at, message)| read_message(app, fields, at, message, &mut pictures)).collect::<Result<_, _>>()?;
     let Some(last) = messages.last() else {
         return Err(ApiError::bad("Cannot apply chat template to an empty conversation. Provide at least one message."));
     };
@@ -94,27 +116,59 @@ pub(crate) fn prompt(app: &App, fields: &Fields<'_>) -> Result<(String, &'static
         "system" => "system",
         _ => "assistant",
     };
-    Ok((app.text.render(&messages, ask, go_on)?, role))
+    Ok(Prompt { text: app.text.render(&messages, ask, go_on)?, role, pictures })
 }
 
-fn read_message(app: &App, fields: &Fields<'_>, at: usize, message: &Value) -> Result<ChatMessage, ApiError> {
+/// Refuses text that would pass for a picture.
+fn marked(app: &App, text: &str) -> Result<(), ApiError> {
+    if app.text.eyes.is_some() { super::pictures::unmarked(text) } else { Ok(()) }
+}
+
+fn read_message(
+    app: &App,
+    fields: &Fields<'_>,
+    at: usize,
+    message: &Value,
+    pictures: &mut Vec<policy::Picture>,
+) -> Result<ChatMessage, ApiError> {
     let place = |rest: &str| format!("messages.{at}.ChatCompletionDeveloperMessageParam.{rest}");
     let role = message["role"].as_str().ok_or_else(|| fields.wrong(&place("role"), "Field required"))?;
     let text = match &message["content"] {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => {
+            marked(app, text)?;
+            text.clone()
+        }
         Value::Array(parts) => {
-            let parts: Vec<&str> = parts
-                .iter()
-                .map(|part| match part["type"].as_str() {
-                    Some("text") => part["text"].as_str().ok_or_else(|| fields.wrong(&place("content"), "Input should be a valid string")),
-                    Some("image_url" | "audio_url" | "video_url" | "input_audio") => {
-                        Err(ApiError::bad(format!("{} is not a multimodal model", app.names[0])))
+            let mut joined = String::new();
+            let mut after_text = false;
+            for part in parts {
+                match (part["type"].as_str(), &app.text.eyes) {
+                    (Some("text"), _) => {
+                        let wrong = || fields.wrong(&place("content"), "Input should be a valid string");
+                        let text = part["text"].as_str().ok_or_else(wrong)?;
+                        marked(app, text)?;
+                        if after_text {
+                            joined.push('\n');
+                        }
+                        joined.push_str(text);
                     }
-                    _ => Err(ApiError::bad(format!("Unknown part type: {}", part["type"]))),
-                })
-                .collect::<Result<_, _>>()?;
-            parts.join("\n")
+                    (Some("image_url"), Some(eyes)) => {
+                        super::pictures::room(pictures.len())?;
+                        joined.push_str(&super::pictures::mark(pictures.len()));
+                        pictures.push(eyes.read(part)?);
+                    }
+                    (Some("image_url" | "audio_url" | "video_url" | "input_audio"), None) => {
+                        return Err(ApiError::bad(format!("{} is not a multimodal model", app.names[0])));
+                    }
+                    (Some(kind @ ("audio_url" | "video_url" | "input_audio")), Some(_)) => {
+                        return Err(ApiError::bad(format!("part type {kind} is not taken; allowed: text, image_url")));
+                    }
+                    _ => return Err(ApiError::bad(format!("Unknown part type: {}", part["type"]))),
+                }
+                after_text = part["type"] == "text";
+            }
+            joined
         }
         _ => return Err(fields.wrong(&place("content"), "Input should be a valid string")),
     };

@@ -64,6 +64,7 @@ impl Settings {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) tokens: Vec<u32>,
+    pub(crate) pictures: Vec<policy::Shown>,
     pub(crate) sampling: SamplingParams,
     pub(crate) stop_ids: Vec<u32>,
     /// Ids that end a reply without being named as the reason.
@@ -170,6 +171,7 @@ impl Core {
             prefix_caching: settings.prefix_caching,
             threads: settings.threads,
             bfloat16: settings.bfloat16,
+            banned: text.eyes.as_ref().map_or_else(Vec::new, |eyes| eyes.ids().to_vec()),
             device: if policy::register_cuda() { policy::Device::Cuda(0) } else { policy::Device::Cpu },
             ..EngineOptions::default()
         };
@@ -351,6 +353,7 @@ impl Worker {
             rollout: ticket,
             salt: job.salt,
             tokens: job.tokens.clone(),
+            pictures: job.pictures.clone(),
             version: version.unwrap_or(u64::MAX),
             sampling: job.sampling.clone(),
             stop_ids: job.stop_ids.clone(),

@@ -13,6 +13,7 @@ mod generate;
 mod metrics;
 mod models;
 mod params;
+mod pictures;
 mod reply;
 mod text;
 

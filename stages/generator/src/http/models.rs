@@ -55,7 +55,7 @@ pub(crate) async fn tokenize(State(app): State<Arc<App>>, Body(map): Body) -> Re
     params::model(&app, &fields)?;
     let tokens = match (fields.text("prompt")?, fields.get("messages")) {
         (Some(text), _) => app.text.encode(text, fields.flag("add_special_tokens", true)?)?,
-        (None, Some(_)) => app.text.encode(&prompt(&app, &fields)?.0, fields.flag("add_special_tokens", false)?)?,
+        (None, Some(_)) => prompt(&app, &fields)?.tokens(&app, &fields)?.0,
         (None, None) => return Err(fields.wrong("prompt", "Field required")),
     };
     let strings = fields.flag("return_token_strs", false)?.then(|| tokens.iter().map(|id| app.text.spelling(*id)).collect::<Vec<_>>());

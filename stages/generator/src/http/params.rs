@@ -124,6 +124,8 @@ pub(crate) struct Asked {
     pub(crate) return_token_ids: bool,
     pub(crate) tokens_as_ids: bool,
     pub(crate) truncate: Option<i64>,
+    /// What a chat shows.
+    pub(crate) pictures: Vec<policy::Shown>,
 }
 
 /// Reads the fields that every route has. `max` is the route's own field for the token limit.
@@ -171,6 +173,7 @@ pub(crate) fn asked(app: &App, fields: &Fields<'_>, max: &[&str], default_max: O
         return_token_ids: fields.flag("return_token_ids", false)?,
         tokens_as_ids: fields.flag("return_tokens_as_token_ids", false)?,
         truncate: fields.int("truncate_prompt_tokens")?,
+        pictures: vec![],
     })
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn start(
     sampling.seed = sampling.seed.wrapping_add(index as u64);
     app.core.submit(Job {
         tokens,
+        pictures: asked.pictures.clone(),
         sampling,
         stop_ids: asked.stop_ids.clone(),
         silent: asked.silent.clone(),

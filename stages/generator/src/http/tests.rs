@@ -15,15 +15,39 @@ pub(crate) fn folder(path: &Path, seed: u64) {
     let policy = schemas::pipeline::PolicyConfig { hidden: 32, layers: 2, heads: 4, kv_heads: 2, intermediate: 48, ..Default::default() };
     let config = policy::ModelConfig::tiny(&policy, context.tokenizer.vocab_size()).unwrap();
     let weights = policy::Trainer::new(config.clone(), seed, policy::TrainerOptions::default()).unwrap().weights();
-    std::fs::create_dir_all(path).unwrap();
-    let config = config.to_json();
+    write_folder(path, &tokenizer, &settings, &config.to_json(), &weights);
+}
+
+fn write_folder(path: &Path, tokenizer: &[u8], settings: &[u8], config: &str, weights: &[u8]) {
     let files: [(&str, &[u8]); 4] = [
-        ("tokenizer.json", &tokenizer),
-        ("tokenizer_config.json", &settings),
+        ("tokenizer.json", tokenizer),
+        ("tokenizer_config.json", settings),
         ("config.json", config.as_bytes()),
-        ("model.safetensors", &weights),
+        ("model.safetensors", weights),
     ];
+    std::fs::create_dir_all(path).unwrap();
     files.iter().for_each(|(name, bytes)| std::fs::write(path.join(name), bytes).unwrap());
+}
+
+/// The same with eyes.
+fn seeing_folder(path: &Path) {
+    let lines: Vec<String> = (0..40).map(|i| format!("the cup {i} stands on the table near room {}", i % 7)).collect();
+    let (tokenizer, settings) = context::train_small(&lines, &["Left".into()], 320).unwrap();
+    let context = context::Context::from_files(&tokenizer, &settings, context::ImageSettings::default()).unwrap();
+    let image = context.tokenizer.special_id(context::tokenizer::IMAGE_PAD).unwrap();
+    let config = json!({
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl", "image_token_id": image,
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "vocab_size": context.tokenizer.vocab_size(), "rms_norm_eps": 1e-6, "max_position_embeddings": 2048,
+        "tie_word_embeddings": true, "rope_theta": 10000.0, "rope_scaling": { "type": "mrope", "mrope_section": [2, 1, 1] },
+        "vision_config": { "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 14,
+            "temporal_patch_size": 2, "spatial_merge_size": 2, "window_size": 56, "fullatt_block_indexes": [1], "in_channels": 3,
+            "out_hidden_size": 32 },
+    });
+    let config = policy::ModelConfig::from_json(config.to_string().as_bytes()).unwrap();
+    let weights = policy::Trainer::new(config.clone(), 3, policy::TrainerOptions::default()).unwrap().weights();
+    write_folder(path, &tokenizer, &settings, &config.to_json(), &weights);
+    std::fs::write(path.join("preprocessor_config.json"), "{}").unwrap();
 }
 
 /// A server on a free port, as long as it is held.
@@ -243,4 +267,68 @@ fn a_full_queue_is_said_and_an_abort_ends_replies() {
     }
     while server.post("/abort_requests", &json!({})).json()["aborted"] == 0 {}
     assert_eq!(waiting.join().unwrap()["choices"][0]["finish_reason"], "abort");
+}
+
+/// A PNG of a colour in a data URL.
+fn data_url(level: u8, width: u32, height: u32) -> String {
+    use base64::Engine as _;
+    let png = crate::pictures::tests::frame(level, width, height).png;
+    format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(png))
+}
+
+fn look(text: &str, urls: &[String]) -> Value {
+    let mut parts: Vec<Value> = urls.iter().map(|url| json!({ "type": "image_url", "image_url": { "url": url } })).collect();
+    parts.push(json!({ "type": "text", "text": text }));
+    json!({ "model": "m", "messages": [{ "role": "user", "content": parts }], "max_tokens": 6, "temperature": 0,
+        "return_token_ids": true, "logprobs": true })
+}
+
+#[test]
+fn pictures_come_by_data_url_and_are_seen() {
+    let home = tempfile::tempdir().unwrap();
+    seeing_folder(home.path());
+    let server = Server::start(&settings(home.path()));
+    let post = |body: &Value| server.post("/v1/chat/completions", body);
+    let scores = |urls: &[String]| {
+        let answer = post(&look("the cup", urls));
+        assert_eq!(answer.status, 200, "{}", answer.json());
+        let json = answer.json();
+        let first = json["choices"][0]["logprobs"]["content"][0]["logprob"].as_f64().unwrap();
+        (json["usage"]["prompt_tokens"].as_u64().unwrap(), first)
+    };
+    let ((none, _), (one, light), (two, _)) =
+        (scores(&[]), scores(&[data_url(250, 84, 56)]), scores(&[data_url(250, 84, 56), data_url(9, 56, 56)]));
+    // A picture is 3 x 2 tokens between two that name its start and end, and 2 x 2 where it is square.
+    assert_eq!((one - none, two - one), (8, 6));
+    let (_, dark) = scores(&[data_url(0, 84, 56)]);
+    assert!((light - dark).abs() > 1e-4, "what is shown is seen: {light} {dark}");
+    assert_eq!(post(&look("<|image_pad|>", &[data_url(0, 84, 56)])).status, 400, "text is no picture");
+    assert_eq!(server.post("/tokenize", &look("the cup", &[data_url(0, 84, 56)])).json()["count"], one);
+}
+
+#[test]
+fn pictures_that_cannot_be_taken_are_refused_with_a_reason() {
+    let home = tempfile::tempdir().unwrap();
+    seeing_folder(home.path());
+    let server = Server::start(&settings(home.path()));
+    let refused = |url: &str, reason: &str| {
+        let answer = server.post("/v1/chat/completions", &look("the cup", &[url.to_string()]));
+        let message = answer.json()["error"]["message"].to_string();
+        assert!(answer.status == 400 && message.contains(reason), "{}: {message}", answer.status);
+    };
+    let whole = data_url(7, 84, 56);
+    refused("http://elsewhere/cup.png", "allowed: data:image/png;base64,");
+    refused("data:image/png;base64,@@", "base64 is broken");
+    refused("data:image/png;base64,aGVsbG8=", "no PNG");
+    refused(&whole[..whole.len() - 40], "broken");
+    refused(&data_url(7, 20_000, 2), "longer than 200 to 1");
+    refused(&data_url(7, 4_200, 4_200), "at most 16777216 are taken");
+    let crowd = vec![data_url(7, 56, 56); 65];
+    assert_eq!(server.post("/v1/chat/completions", &look("the cup", &crowd)).status, 400);
+    assert_eq!(server.post("/v1/chat/completions", &look("the cup", &[data_url(7, 1, 1)])).status, 200, "1 x 1 is made larger");
+    let blind = tempfile::tempdir().unwrap();
+    folder(blind.path(), 1);
+    let text_only = Server::start(&settings(blind.path()));
+    let answer = text_only.post("/v1/chat/completions", &look("the cup", &[data_url(7, 56, 56)]));
+    assert!(answer.json()["error"]["message"].to_string().contains("not a multimodal model"));
 }

@@ -3,6 +3,7 @@
 //! In requests, what looks like a special token is one: a client says what the prompt is. The pipeline never comes by here.
 
 use super::ApiError;
+use super::pictures::Eyes;
 use context::template::{Jinja, Message};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ pub(crate) struct Text {
     pub(crate) config: Vec<u8>,
     pub(crate) vocabulary: usize,
     pub(crate) longest: usize,
+    /// Of a model with a vision tower.
+    pub(crate) eyes: Option<Eyes>,
 }
 
 /// A message of a chat, its parts joined.
@@ -65,7 +68,8 @@ impl Text {
         eos.dedup();
         let number = |key: &str| text_config[key].as_u64().map(|n| n as usize).ok_or_else(|| format!("config.json lacks `{key}`"));
         let (vocabulary, longest) = (number("vocab_size")?, number("max_position_embeddings")?);
-        Ok(Text { tokenizer, template, special, eos, config, vocabulary, longest })
+        let eyes = Eyes::open(folder, &values, |token| tokenizer.token_to_id(token))?;
+        Ok(Text { tokenizer, template, special, eos, config, vocabulary, longest, eyes })
     }
 
     /// The ids of a text, special tokens in it taken as such.

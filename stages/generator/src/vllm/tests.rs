@@ -16,7 +16,7 @@ fn settings(home: &std::path::Path) -> Settings {
 
 fn request(ticket: u64, rollout: u64) -> Request {
     let sampling = Sampling { max_tokens: 6, seed: ticket, ..Sampling::default() };
-    Request { ticket, rollout, group: 0, tokens: vec![5, 6, 7, 8], version: 1, sampling, stop_ids: vec![2] }
+    Request { ticket, rollout, group: 0, tokens: vec![5, 6, 7, 8], pictures: vec![], version: 1, sampling, stop_ids: vec![2] }
 }
 
 fn drain(engine: &mut Vllm) -> Vec<Generated> {

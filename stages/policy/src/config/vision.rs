@@ -114,6 +114,25 @@ impl VisionConfig {
         Ok(())
     }
 
+    /// Holds the image processor and the tokenizer to what the tower was made for. `image`: the tokenizer's image token.
+    ///
+    /// # Errors
+    /// [`Error::Config`], with both values.
+    pub fn check_processor(&self, image: Option<u32>, patch: u32, merge: u32) -> Result<()> {
+        let (patches, merges) = (self.patch_size, self.spatial_merge_size);
+        if image != Some(self.image_token_id) {
+            let found = image.map_or_else(|| "none".to_string(), |id| id.to_string());
+            let expected = self.image_token_id;
+            return Err(Error::Config(format!("`image_token_id` is {expected}, the tokenizer's image token is {found}")));
+        }
+        if (patch as usize, merge as usize) != (patches, merges) {
+            return Err(Error::Config(format!(
+                "patches of {patches} pixels, {merges} x {merges} a token; preprocessor_config.json has {patch}, {merge} x {merge}"
+            )));
+        }
+        Ok(())
+    }
+
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_heads
     }

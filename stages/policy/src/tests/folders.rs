@@ -51,6 +51,40 @@ fn shards(folder: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
+fn a_tensor_of_another_type_is_refused_by_name() {
+    let folder = copy("qwen2_5_vl-0");
+    let single = folder.path().join("model.safetensors");
+    let path = if single.exists() { single } else { shards(folder.path()).remove(0) };
+    let mut tensors: Vec<(String, tch::Tensor)> = tch::Tensor::read_safetensors(&path).unwrap();
+    let (name, tensor) = &mut tensors[0];
+    (*tensor, *name) = (tensor.to_kind(tch::Kind::Int64), name.clone());
+    let name = name.clone();
+    tch::Tensor::write_safetensors(&tensors, &path).unwrap();
+    let error = refusal(folder.path());
+    assert!(error.contains(&name) && error.contains("allowed: F32, BF16, F16"), "{error}");
+}
+
+#[test]
+fn ten_pictures_cut_at_a_limit_of_tokens_are_refused() {
+    let folder = copy("qwen2_5_vl-0");
+    let trainer = Trainer::from_folder(folder.path(), TrainerOptions::default()).unwrap();
+    let vision = trainer.config().vision.clone().unwrap();
+    let bytes = 324 * 4 * 3 * vision.patch_size * vision.patch_size;
+    let picture = |number: u32| Picture {
+        offset: 324 * number,
+        grid: [1, 36, 36],
+        patches: vec![0; bytes].into(),
+        levels: Levels(Arc::new([[0.0; 256]; 3])),
+    };
+    let pictures: Vec<Picture> = (0..10).map(picture).collect();
+    let fits = |tokens: usize, pictures: &[Picture]| crate::picture::check(pictures, &vec![vision.image_token_id; tokens], Some(&vision));
+    assert_eq!(fits(3_240, &pictures), Ok(()));
+    let cut = fits(2_524, &pictures).unwrap_err();
+    assert!(cut.contains("2268..2592") && cut.contains("cut off"), "{cut}");
+    assert!(fits(2_524, &pictures[..7]).unwrap_err().contains("256 image tokens without a picture"));
+}
+
+#[test]
 fn configurations_that_are_not_computed_are_refused_by_name() {
     let spoiled = |case: &str, change: &dyn Fn(&mut serde_json::Value)| {
         let folder = copy(case);

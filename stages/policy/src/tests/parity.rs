@@ -6,7 +6,7 @@ use super::*;
 use crate::batch::Microbatch;
 use crate::pass::scores;
 use crate::picture::positions;
-use crate::{Levels, Picture};
+use crate::{Levels, Picture, Shown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -81,6 +81,17 @@ impl Case {
         offsets.iter().enumerate().map(picture).collect()
     }
 
+    /// The first sequence's pictures, as a request shows them.
+    fn shown(&self, config: &ModelConfig) -> Vec<Shown> {
+        self.pictures(0, config).into_iter().map(|picture| Shown { digest: picture.digest(), picture }).collect()
+    }
+
+    /// What the engine never samples: the last five ids of a case with eyes.
+    fn vision_ids(&self, config: &ModelConfig) -> Vec<u32> {
+        let count = config.vocab_size as u32;
+        if config.vision.is_some() { (count - 5..count).collect() } else { vec![] }
+    }
+
     /// Both sequences; every token but the first and those of pictures is trained.
     fn sequences(&self, config: &ModelConfig) -> Vec<Sequence> {
         let sequence = |number: usize| {
@@ -151,8 +162,7 @@ impl Case {
         let gaps: Vec<f32> = Vec::try_from(&self.expected["gap"]).unwrap();
         let tokens = prompt.iter().map(|id| i64::from(*id)).chain(reference.iter().copied()).collect();
         let all = scores(&trainer.model, &whole(tokens, self.pictures(0, config), config));
-        // The engine never samples vision tokens: the last five ids of a case.
-        let words = config.vocab_size as i64 - if config.vision.is_some() { 5 } else { 0 };
+        let words = (config.vocab_size - self.vision_ids(config).len()) as i64;
         let best = all.narrow(1, 0, words).narrow(0, prompt.len() as i64 - 1, reference.len() as i64).argmax(1, false);
         let best: Vec<i64> = Vec::try_from(best).unwrap();
         let differing: Vec<usize> = (0..best.len()).filter(|at| best[*at] != reference[*at]).collect();
@@ -163,8 +173,10 @@ impl Case {
     /// The engine's continuation, and how many places were too close to tell.
     fn check_greedy(&self) -> usize {
         let trainer = self.trainer();
-        let mut engine = Engine::new(trainer.config().clone(), EngineOptions { kv_cache_mib: 16, ..EngineOptions::default() }).unwrap();
+        let options = EngineOptions { kv_cache_mib: 16, banned: self.vision_ids(trainer.config()), ..EngineOptions::default() };
+        let mut engine = Engine::new(trainer.config().clone(), options).unwrap();
         engine.load(1, &trainer.weights()).unwrap();
+        let pictures = self.shown(trainer.config());
         let reference: Vec<i64> = Vec::try_from(&self.expected["greedy"]).unwrap();
         let gaps: Vec<f32> = Vec::try_from(&self.expected["gap"]).unwrap();
         let reference: Vec<u32> = reference.into_iter().map(|id| id as u32).collect();
@@ -172,7 +184,8 @@ impl Case {
         while from < reference.len() {
             let tokens = [self.ids(0), reference[..from].to_vec()].concat();
             let sampling = SamplingParams { temperature: 0.0, max_tokens: (reference.len() - from) as u32, ..SamplingParams::default() };
-            let request = Request { ticket: 1, rollout: 1, tokens, version: 1, sampling, stop_ids: vec![], ..Request::default() };
+            let pictures = pictures.clone();
+            let request = Request { ticket: 1, rollout: 1, tokens, pictures, version: 1, sampling, ..Request::default() };
             engine.submit(request).unwrap();
             let found = drain(&mut engine).remove(&1).unwrap().tokens;
             let Some(at) = found.iter().zip(&reference[from..]).position(|(a, b)| a != b) else { break };
@@ -185,18 +198,24 @@ impl Case {
 
     /// What the engine says of its tokens, by the CPU's decoder or libtorch, against a fresh pass of the trainer.
     fn check_serving(&self) {
-        let trainer = self.trainer();
+        let config = self.trainer().config().clone();
+        let banned = self.vision_ids(&config);
+        let trainer = self.trainer_with(TrainerOptions { banned: banned.clone(), ..TrainerOptions::default() });
         for libtorch in [false, true] {
-            let options = EngineOptions { kv_cache_mib: 16, libtorch, ..EngineOptions::default() };
+            let options = EngineOptions { kv_cache_mib: 16, libtorch, banned: banned.clone(), ..EngineOptions::default() };
             let mut engine = Engine::new(trainer.config().clone(), options).unwrap();
             engine.load(1, &trainer.weights()).unwrap();
             let sampling = SamplingParams { max_tokens: 40, seed: 7, ..SamplingParams::default() };
             let tokens = self.ids(0);
-            engine.submit(Request { ticket: 1, rollout: 1, tokens: tokens.clone(), version: 1, sampling, ..Request::default() }).unwrap();
+            let shown = self.shown(&config);
+            let pictures = shown.iter().map(|shown| shown.picture.clone()).collect();
+            let request = Request { ticket: 1, rollout: 1, tokens: tokens.clone(), pictures: shown, version: 1, ..Request::default() };
+            engine.submit(Request { sampling, ..request }).unwrap();
             let reply = drain(&mut engine).remove(&1).unwrap();
             let (start, end) = (tokens.len() as u32, (tokens.len() + reply.tokens.len()) as u32);
             let trained = vec![Span { start, end, advantage: 0.0 }];
-            let fresh = trainer.logprobs(&Sequence { tokens: [tokens, reply.tokens].concat(), trained, ..Sequence::default() }).unwrap();
+            let tokens = [tokens, reply.tokens].concat();
+            let fresh = trainer.logprobs(&Sequence { tokens, trained, pictures, ..Sequence::default() }).unwrap();
             let off: Vec<f32> = fresh.iter().zip(&reply.logprobs).map(|(a, b)| (a - b).abs()).collect();
             let (worst, mean) = (off.iter().copied().fold(0.0, f32::max), off.iter().sum::<f32>() / off.len() as f32);
             assert!(worst < 1e-4 && mean < 1e-5, "{} (libtorch: {libtorch}): off by {worst:e}, on average {mean:e}", self.name);
@@ -257,7 +276,8 @@ fn parity_qwen2_5_vl() {
         case.check_scores();
         case.check_gradients();
         case.check_round_trip();
-        close += case.check_forced();
+        case.check_serving();
+        close += case.check_forced().max(case.check_greedy());
     }
     println!("qwen2_5_vl: {} cases, {close} places too close to tell", cases.len());
 }
