@@ -235,6 +235,7 @@ mod tests {
         context.push_turn(&mut segment, "the cup 3 stands on the table", &[]).unwrap();
         let sampling = Sampling { max_tokens: 9, temperature: 0.0, ..Sampling::default() };
         Request {
+            pictures: vec![],
             ticket,
             rollout: ticket,
             group: 0,
