@@ -88,7 +88,7 @@ impl Builtin {
 }
 
 fn shown(picture: Picture, levels: &policy::Levels) -> policy::Shown {
-    let Picture { digest, offset, grid, patches } = picture;
+    let Picture { digest, offset, grid, patches, png: _ } = picture;
     policy::Shown { picture: policy::Picture { offset, grid, patches, levels: levels.clone() }, digest }
 }
 

@@ -8,6 +8,8 @@
 use crate::engine::{Engine, Generated, Load, Request};
 use crate::http_client::{Answer, ask};
 use crate::pending::Pending;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use context::{Context, Part};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -84,16 +86,21 @@ pub fn check(url: &str, model: &str) -> Result<String, String> {
 
 fn body(server: &Server, context: &Context, request: &Request) -> Result<Value, String> {
     let said = context.messages(&request.tokens).map_err(|e| e.to_string())?;
+    let mut pictures = request.pictures.iter();
     let mut messages = vec![];
     for message in said {
-        let mut text = String::new();
-        for part in message.parts {
-            match part {
-                Part::Text(part) => text.push_str(&part),
-                Part::Picture => return Err("the prompt holds a picture; hint: world.pictures = false".into()),
+        let content = message.parts.into_iter().map(|part| match part {
+            Part::Text(text) => Ok(json!({ "type": "text", "text": text })),
+            Part::Picture => {
+                let picture = pictures.next().ok_or("the prompt holds more pictures than came with it")?;
+                Ok(json!({ "type": "image_url", "image_url": { "url": format!("data:image/png;base64,{}", BASE64.encode(&picture.png)) } }))
             }
-        }
-        messages.push(json!({ "role": message.role.as_str(), "content": text }));
+        });
+        let content: Vec<Value> = content.collect::<Result<_, String>>()?;
+        // Servers of text alone may know no lists.
+        let text = || content.iter().map(|part| part["text"].as_str()).collect::<Option<String>>();
+        let content = text().map_or_else(|| json!(content), |text| json!(text));
+        messages.push(json!({ "role": message.role.as_str(), "content": content }));
     }
     let sampling = &request.sampling;
     let mut body = json!({
@@ -174,7 +181,11 @@ impl Engine for Chat {
     }
 
     fn sees(&self) -> bool {
-        false
+        true
+    }
+
+    fn looks(&self) -> bool {
+        true
     }
 
     fn load(&mut self, _version: u64, _weights: &[u8]) -> Result<(), String> {
@@ -265,6 +276,26 @@ mod tests {
             assert_eq!((reply.failed, &reply.tokens[..]), (None, &ids[..ids.len().min(9)]), "{text:?}");
             assert_eq!((reply.logprobs.len(), reply.versions), (reply.tokens.len(), vec![(0, reply.tokens.len() as u32)]));
         }
+    }
+
+    #[test]
+    fn pictures_go_along_where_they_stand() {
+        let (_home, server, context) = served();
+        let frame = crate::pictures::tests::frame(40, 84, 56);
+        let mut segment = context.open(&SegmentHead::default(), 0).unwrap();
+        context.push_turn(&mut segment, "ahead <image> and no more", std::slice::from_ref(&frame)).unwrap();
+        let mut album = crate::pictures::Album::default();
+        let seen = album.find(&context.images, &segment.images, std::slice::from_ref(&frame)).unwrap();
+        let crate::pictures::Found::All(pictures) = seen else { panic!("the picture came along") };
+        let asked = Request { tokens: segment.tokens.0.clone(), pictures, ..request(&context, 1) };
+        let engine = Chat::new(&server.url, "", context.clone()).unwrap();
+        let body = body(&engine.server, &context, &asked).unwrap();
+        let content = &body["messages"][0]["content"];
+        let url = content[1]["image_url"]["url"].as_str().unwrap();
+        assert_eq!((content[0]["text"].as_str(), content[2]["text"].as_str()), (Some("ahead "), Some(" and no more")));
+        assert_eq!(BASE64.decode(url.strip_prefix("data:image/png;base64,").unwrap()).unwrap(), frame.png);
+        let short = Request { pictures: vec![], ..asked };
+        assert!(super::body(&engine.server, &context, &short).unwrap_err().contains("more pictures than came"));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Picture {
     pub grid: [u32; 3],
     /// As [`context::image::Patches`] has them.
     pub patches: Arc<[u8]>,
+    /// The picture as it was encoded.
+    pub png: Arc<[u8]>,
 }
 
 /// One reply to be sampled.
@@ -69,6 +71,11 @@ pub trait Engine: Send {
     fn wants_weights(&self) -> bool;
     /// Whether prompts with pictures can be answered.
     fn sees(&self) -> bool;
+
+    /// Whether it is to be given them: one that makes replies without looking need not be.
+    fn looks(&self) -> bool {
+        self.sees() && self.wants_weights()
+    }
     /// Takes a version's weights, a safetensors file.
     ///
     /// # Errors

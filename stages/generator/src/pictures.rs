@@ -11,13 +11,14 @@ use schemas::{Frame, ImageSpan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Bytes of patches that are remembered.
+/// Bytes of pictures and their patches that are remembered.
 const LIMIT: usize = 256 << 20;
 
 #[derive(Clone, Debug)]
 struct Cut {
     grid: [u32; 3],
     patches: Arc<[u8]>,
+    png: Arc<[u8]>,
     used: u64,
 }
 
@@ -73,7 +74,13 @@ impl Album {
                 return Err(wrong(format!("the segment says {len} tokens of a grid of {grid:?}, the picture has one of {:?}", cut.grid)));
             }
             let digest = blake3::Hash::from_hex(&span.digest).map_err(|e| wrong(e.to_string()))?;
-            Ok(Picture { digest: *digest.as_bytes(), offset: span.offset, grid: span.grid, patches: cut.patches.clone() })
+            Ok(Picture {
+                digest: *digest.as_bytes(),
+                offset: span.offset,
+                grid: span.grid,
+                patches: cut.patches.clone(),
+                png: cut.png.clone(),
+            })
         };
         spans.iter().map(picture).collect::<Result<_, String>>().map(Found::All)
     }
@@ -90,8 +97,8 @@ impl Album {
     fn take_in(&mut self, settings: &ImageSettings, frame: &Frame) -> Result<Cut, String> {
         let Patches { grid, bytes } = cut(settings, frame)?;
         self.clock += 1;
-        self.bytes += bytes.len();
-        let cut = Cut { grid, patches: bytes.into(), used: self.clock };
+        self.bytes += bytes.len() + frame.png.len();
+        let cut = Cut { grid, patches: bytes.into(), png: frame.png.as_slice().into(), used: self.clock };
         self.by_use.insert(self.clock, frame.digest.clone());
         self.cut.insert(frame.digest.clone(), cut.clone());
         Ok(cut)
@@ -101,7 +108,7 @@ impl Album {
         while self.bytes > LIMIT {
             let Some((_, oldest)) = self.by_use.pop_first() else { break };
             if let Some(gone) = self.cut.remove(&oldest) {
-                self.bytes -= gone.patches.len();
+                self.bytes -= gone.patches.len() + gone.png.len();
             }
         }
     }

@@ -261,7 +261,7 @@ impl Generator {
 
     /// The pictures that a prompt's segment shows. An engine that makes replies without looking is given none.
     fn pictures(&mut self, prompt: &Prompt) -> Result<Seen, String> {
-        let looks = self.ready.as_ref().filter(|ready| ready.engine.sees() && ready.engine.wants_weights());
+        let looks = self.ready.as_ref().filter(|ready| ready.engine.looks());
         match looks.filter(|_| !prompt.segment.images.is_empty()) {
             Some(ready) => self.album.find(&ready.context.images, &prompt.segment.images, &prompt.frames),
             None => Ok(Seen::All(vec![])),
