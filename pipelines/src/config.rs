@@ -196,7 +196,7 @@ fn eyes(p: &Pipeline, v: &VisionSettings, c: &mut Checks) {
     let pixels = v.min_pixels <= v.max_pixels && v.max_pixels >= area && v.max_pixels <= 1 << 30;
     let allowed = format!("at least min_pixels ({}) and one token's area ({area}), at most {}", v.min_pixels, 1u32 << 30);
     c.require(pixels, "policy.vision.max_pixels", v.max_pixels, allowed, "");
-    let head = if p.policy.heads > 0 { p.policy.hidden / p.policy.heads } else { 0 };
+    let head = p.policy.hidden.checked_div(p.policy.heads).unwrap_or(0);
     let hint = "positions have three axes, each with a pair of its own";
     c.require(head >= 6, "policy.heads", p.policy.heads, "a head size of at least 6 with eyes", hint);
     let shows = p.world.pictures;

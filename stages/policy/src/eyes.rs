@@ -92,7 +92,8 @@ impl Eyes {
         wanted: &[Wanted<'_>],
         running: &[Running],
     ) -> Result<BTreeMap<Digest, Arc<Vec<f32>>>> {
-        let (mut found, mut missing): (BTreeMap<Digest, Arc<Vec<f32>>>, BTreeMap<Digest, &Picture>) = Default::default();
+        let mut found: BTreeMap<Digest, Arc<Vec<f32>>> = BTreeMap::new();
+        let mut missing: BTreeMap<Digest, &Picture> = BTreeMap::new();
         for Wanted { running: at, number, picture } in wanted {
             let Some(sights) = &running[*at].sights else { continue };
             let digest = sights.spans[*number].1;
