@@ -4,8 +4,7 @@ use kit::stage::Identity;
 use schemas::{End, EpisodeId, decode};
 use std::collections::BTreeMap;
 use std::time::Instant;
-use store::{Committed, Compaction, Store, Writer};
-use tokio::runtime::Runtime;
+use store::{Blocking, Committed, Compaction, Store, Writer};
 
 /// An end as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +47,7 @@ pub struct StoreSink {
     url: String,
     run: String,
     writer_name: String,
-    open: Option<(Runtime, Writer)>,
+    open: Option<(Blocking, Writer)>,
     commits: u64,
 }
 
@@ -66,8 +65,7 @@ impl StoreSink {
 
 impl Sink for StoreSink {
     fn open(&mut self) -> Result<Committed, String> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("no runtime for the store: {e}"))?;
+        let runtime = Blocking::new()?;
         let store = Store::open(&self.url, &self.run).map_err(|e| e.to_string())?;
         let writer = runtime.block_on(Writer::open(store, &self.writer_name)).map_err(|e| e.to_string())?;
         let committed = writer.committed().clone();

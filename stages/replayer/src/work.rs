@@ -7,8 +7,7 @@ use kit::stage::Work;
 use schemas::pipeline::{OfflineConfig, Pipeline};
 use schemas::{End, EpisodeId, Mode};
 use std::any::Any;
-use store::{Reader, Store, Summary};
-use tokio::runtime::Runtime;
+use store::{Blocking, Reader, Store, Summary};
 
 /// What is published is checked against these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +19,7 @@ pub(crate) struct Digests {
 
 /// An opened store.
 pub(crate) struct Source {
-    runtime: Runtime,
+    runtime: Blocking,
     reader: Reader,
     /// Where pictures have to be rendered again.
     again: Option<Again>,
@@ -68,7 +67,7 @@ impl Work for Task {
 }
 
 fn open(url: &str, run: &str, config: &OfflineConfig, mode: Mode, pipeline: &Pipeline, digests: &Digests) -> Result<Task, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("no runtime: {e}"))?;
+    let runtime = Blocking::new()?;
     let said = |error: store::Error| error.to_string();
     let store = Store::open_existing(url, run).map_err(said)?;
     let about = runtime.block_on(store.about()).map_err(said)?;

@@ -8,6 +8,7 @@
 //! This crate knows no broker and no stage.
 
 mod about;
+mod blocking;
 mod build;
 mod compact;
 pub mod export;
@@ -26,6 +27,7 @@ mod writer;
 mod tests;
 
 pub use about::About;
+pub use blocking::Blocking;
 pub use build::level_of;
 pub use compact::Compaction;
 pub use ids::{Committed, IdSet};

@@ -9,7 +9,7 @@ fn weights(arguments: &[&str], kills: &[&str]) -> Result<String> {
     for stage in kills {
         journey.kill(stage)?;
     }
-    let summary = journey.finish(Duration::from_secs(240))?;
+    let summary = journey.finish(Duration::from_secs(480))?;
     assert_eq!(summary["audit"]["clean"], true, "{summary:#}");
     weights_digest(&journey.folder())
 }

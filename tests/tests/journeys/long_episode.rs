@@ -30,7 +30,7 @@ fn pipeline() -> String {
 #[test]
 fn a_fresh_pass_over_600_turns_gives_the_sampled_probabilities() -> Result<()> {
     let mut journey = Journey::start(&pipeline(), &[])?;
-    let summary = journey.finish(Duration::from_secs(240))?;
+    let summary = journey.finish(Duration::from_secs(480))?;
     assert_eq!(summary["audit"]["clean"], true, "{summary:#}");
     let turns = summary["turns"].as_f64().context("a count of turns")?;
     assert!(turns >= (8 * TURNS) as f64 * 0.9, "almost every episode lasts to its limit: {turns} turns in 12 episodes");

@@ -63,7 +63,7 @@ fn eval(home: &Path, arguments: &[&str]) -> Result<(Option<i32>, serde_json::Val
 #[test]
 fn a_served_policy_gets_the_table_that_its_folder_gets() -> Result<()> {
     let mut journey = Journey::start(&small_pipeline(false).replace("batches = 40", "batches = 6"), &[])?;
-    journey.finish(Duration::from_secs(180))?;
+    journey.finish(Duration::from_secs(480))?;
     let latest = std::fs::read_to_string(journey.folder().join("checkpoints/latest"))?;
     let folder = journey.folder().join("checkpoints").join(latest.trim()).join("policy");
     let server = Server::start(&folder)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[test]
 fn a_small_pipeline_runs_to_a_clean_audit() -> Result<()> {
     let mut journey = Journey::start(&small_pipeline(false), &[])?;
-    let summary = journey.finish(Duration::from_secs(180))?;
+    let summary = journey.finish(Duration::from_secs(480))?;
     assert_eq!(summary["audit"]["clean"], true, "{summary:#}");
     let passes = summary["validation"].as_array().expect("passes");
     assert_eq!(passes.len(), 2, "before and after: {passes:?}");

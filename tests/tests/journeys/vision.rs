@@ -128,7 +128,7 @@ fn greatest(a: &[f32], b: &[f32]) -> f32 {
 #[test]
 fn what_the_cameras_see_is_what_is_learned_from() -> Result<()> {
     let mut journey = Journey::start(PIPELINE, &[])?;
-    let summary = journey.finish(Duration::from_secs(300))?;
+    let summary = journey.finish(Duration::from_secs(480))?;
     assert_eq!(summary["audit"]["clean"], true, "{summary:#}");
     let ends: Vec<End> = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let url = journey.folder().join("trajectories").to_string_lossy().into_owned();

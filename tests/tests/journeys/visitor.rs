@@ -9,7 +9,7 @@ use std::time::Duration;
 fn a_stepper_comes_and_goes() -> Result<()> {
     let pipeline = small_pipeline(false).replace("batches = 6", "batches = 60");
     let mut journey = Journey::start(&pipeline, &[])?;
-    journey.wait_until(Duration::from_secs(60), "the first turns", |all| all.values().any(|p| p.stage == "env-stepper" && p.done > 0))?;
+    journey.wait_until(Duration::from_secs(180), "the first turns", |all| all.values().any(|p| p.stage == "env-stepper" && p.done > 0))?;
     let log = std::fs::File::create(journey.home.path().join("visitor.log"))?;
     // Nothing but the server's URL and the run's name, as on another host.
     let elsewhere = tempfile::tempdir()?;
@@ -20,11 +20,11 @@ fn a_stepper_comes_and_goes() -> Result<()> {
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()?;
-    journey.wait_until(Duration::from_secs(30), "work for the visitor", |all| all.get("visitor").is_some_and(|p| p.done > 0))?;
+    journey.wait_until(Duration::from_secs(180), "work for the visitor", |all| all.get("visitor").is_some_and(|p| p.done > 0))?;
     Command::new("kill").args(["-TERM", &visitor.id().to_string()]).status()?;
     let status = visitor.wait().context("the visitor is gone")?;
     assert!(status.success(), "the visitor left with {status}");
-    let summary = journey.finish(Duration::from_secs(240))?;
+    let summary = journey.finish(Duration::from_secs(480))?;
     assert_eq!(summary["audit"]["clean"], true, "{summary:#}");
     Ok(())
 }
