@@ -140,10 +140,13 @@ impl Journey {
     /// Kills one process of a stage with SIGKILL and returns its pid.
     ///
     /// # Errors
-    /// No process of that stage is alive.
+    /// No process of that stage is alive, or the run is over.
     pub fn kill(&mut self, stage: &str) -> Result<u32> {
-        let heard = self.wait_until(Duration::from_secs(30), &format!("a live {stage}"), |all| all.values().any(|p| p.stage == stage))?;
-        let pid = heard.values().find(|p| p.stage == stage).map(|p| p.pid).context("it was just there")?;
+        let of_stage = |all: &BTreeMap<String, Presence>| {
+            all.values().find(|p| p.stage == stage && is_alive(p.pid)).map(|p| p.pid) //
+        };
+        let heard = self.wait_until(Duration::from_secs(60), &format!("a live {stage}"), |all| of_stage(all).is_some())?;
+        let pid = of_stage(&heard).with_context(|| format!("the {stage} ended by itself\n{}", self.report()))?;
         signal("-KILL", pid)?;
         Ok(pid)
     }
@@ -200,8 +203,8 @@ fn spawn(home: &Path, run: &str, nats: &str, arguments: &[&str]) -> Result<Child
 }
 
 fn signal(which: &str, pid: u32) -> Result<()> {
-    Command::new("kill").args([which, &pid.to_string()]).status()?;
-    Ok(())
+    let status = Command::new("kill").args([which, &pid.to_string()]).status()?;
+    if status.success() { Ok(()) } else { bail!("`kill {which} {pid}` ended with {status}") }
 }
 
 /// Whether a process is there.
@@ -287,4 +290,12 @@ batches = 6
 batch = 4
 "#
     )
+}
+
+/// [`small_pipeline`] in the world whose steps take time: however fast the machine, such a run lasts long enough to be disturbed in
+/// the middle. Its length goes with its batches, so that a slow machine, which takes longer to disturb it, also takes longer to run it.
+pub fn slow_pipeline(deterministic: bool) -> String {
+    small_pipeline(deterministic)
+        .replace("name = \"frozenlake\"", "name = \"delay\"")
+        .replace("settings = { view = \"cells\" }", "settings = { view = \"cells\", step_ms = 8 }")
 }

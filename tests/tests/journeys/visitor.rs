@@ -1,13 +1,13 @@
 //! A stepper started by hand joins a run that goes on, gets work at once, and loses none when it is stopped.
 
 use anyhow::{Context, Result};
-use journeys::{Journey, program, small_pipeline};
+use journeys::{Journey, program, slow_pipeline};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 #[test]
 fn a_stepper_comes_and_goes() -> Result<()> {
-    let pipeline = small_pipeline(false).replace("batches = 6", "batches = 60");
+    let pipeline = slow_pipeline(false).replace("batches = 6", "batches = 30");
     let mut journey = Journey::start(&pipeline, &[])?;
     journey.wait_until(Duration::from_secs(180), "the first turns", |all| all.values().any(|p| p.stage == "env-stepper" && p.done > 0))?;
     let log = std::fs::File::create(journey.home.path().join("visitor.log"))?;
