@@ -9,6 +9,7 @@ mod household;
 mod memory;
 mod process;
 mod random_actions;
+mod recording;
 mod scaling;
 mod scenes;
 
@@ -69,6 +70,12 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 1_000_000)]
         actions: u64,
     },
+    /// What recording costs: in text its share of CPU time, in pictures turns a second and bytes by `record.pictures`.
+    Recording {
+        /// Measured seconds of each of the four runs, after three to warm up.
+        #[arg(long, default_value_t = 20.0)]
+        seconds: f64,
+    },
     /// Seconds until 64 fetch environments are ready, houses parsed and compiled included.
     Scenes,
     /// Generated houses beside others: areas, objects by number of rooms, types by room, houses a second.
@@ -102,6 +109,7 @@ pub(crate) async fn run(bench: Bench, runs: &Path) -> Result<Value> {
         Bench::Household { houses, seconds, rival } => household::run(&houses, seconds, rival.as_deref()),
         Bench::Expert { houses, generated } => expert::run(&houses, generated),
         Bench::RandomActions { houses, generated, actions } => random_actions::run(&houses, generated, actions),
+        Bench::Recording { seconds } => recording::run(runs, seconds).await,
         Bench::Scenes => scenes::run(),
         Bench::HouseStats { houses } => house_stats::run(&houses),
         Bench::Memory { pipeline, tokenizer } => memory::run(runs, &pipeline, tokenizer).await,

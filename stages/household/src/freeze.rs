@@ -10,7 +10,7 @@ use crate::{
     generator::{HouseSplit, generate_compiled},
     instruct::{Colours, Wording, hypernym, synset},
     robot::PIVOT_HEIGHT,
-    sample::{Request, Sampled, Tier, draw},
+    sample::{Request, Sampled, Tier, chores_shares, draw},
     scene::{Scene, Thing},
     sim::Home,
     tasks::{Arm, Spec, Task},
@@ -177,15 +177,9 @@ pub fn label(task: Task, tier: Tier) -> String {
     format!("{}-{tier}", task.name().replace('_', "-"))
 }
 
-/// Shares of short, medium and long episodes in hundredths, as CHORES-S has them; `None`: as they come, the way back included.
+/// Shares of a file's buckets; `None`: as they come, the way back included.
 fn shares(task: Task, tier: Tier, variant: Variant) -> Option<[usize; 3]> {
-    match (tier, task) {
-        _ if variant == Variant::Bring => None,
-        (Tier::Near, _) | (_, Task::RoomVisit) => None,
-        (Tier::All, Task::Fetch) => Some([4, 77, 19]),
-        (Tier::All, Task::ObjectNav) => Some([59, 36, 5]),
-        (Tier::All, Task::PickUp) => Some([94, 6, 0]),
-    }
+    if variant == Variant::Bring || tier == Tier::Near { None } else { chores_shares(task) }
 }
 
 /// How many of each bucket are still wanted.

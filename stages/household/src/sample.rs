@@ -81,6 +81,16 @@ impl Tier {
     }
 }
 
+/// Shares of short, medium and long episodes in hundredths, as CHORES-S has them; `None`: it has none for this task.
+pub fn chores_shares(task: Task) -> Option<[usize; 3]> {
+    match task {
+        Task::RoomVisit => None,
+        Task::Fetch => Some([4, 77, 19]),
+        Task::ObjectNav => Some([59, 36, 5]),
+        Task::PickUp => Some([94, 6, 0]),
+    }
+}
+
 /// What kind of episode is wanted.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {

@@ -19,7 +19,7 @@ use household::{
     freeze::Frozen,
     instruct::Colours,
     robot::ACTIONS,
-    sample::{Request, Sampled, Tier, draw},
+    sample::{Request, Sampled, Tier, chores_shares, draw},
     scene,
     sim::Home,
     tasks::{Preset, Rewards, Task as Errands},
@@ -45,6 +45,8 @@ pub struct Settings {
     pub task: TaskName,
     /// `near`: the target is in the start's room and the expert needs at most 50 actions. `all`: anywhere.
     pub tier: TierName,
+    /// How long sampled tasks are for the expert, where no bucket is asked for.
+    pub lengths: Lengths,
     /// How many other things each camera tells of, nearest first: 0 to 4.
     pub others: usize,
     /// Columns and rows of a picture, where `world.pictures` is set.
@@ -77,6 +79,16 @@ impl TierName {
             TierName::All => Tier::All,
         }
     }
+}
+
+/// How long sampled tasks are, in a pipeline file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lengths {
+    /// As starts and targets come.
+    Drawn,
+    /// Short, medium and long ones in the shares of CHORES-S, as in the evaluation's files.
+    Chores,
 }
 
 /// A kind of errand in a pipeline file.
@@ -133,6 +145,7 @@ impl Default for Settings {
         Settings {
             task: TaskName::Fetch,
             tier: TierName::Near,
+            lengths: Lengths::Drawn,
             others: 2,
             width: 384,
             height: 224,
@@ -184,6 +197,9 @@ impl Fetch {
         kinds::within("others", settings.others, 0, words::MOST_OTHERS)?;
         let buckets = settings.curriculum.buckets(settings.tier.tier(), settings.task.errands(), settings.bring);
         buckets.map_err(|what| format!("world.settings.curriculum: {what}"))?;
+        if settings.lengths == Lengths::Chores && (settings.tier == TierName::Near || settings.bring) {
+            return Err("fetch: world.settings.lengths `chores` is for tier `all` and without `bring`; hint: `drawn`".into());
+        }
         let size = pictures::size(settings.width, settings.height)?;
         let actions = ACTIONS.iter().map(|spelling| ActionName {
             name: spelling.name,
@@ -225,10 +241,13 @@ impl Fetch {
         let mut rng = ChaCha8Rng::from_seed(digest);
         let mut last = String::new();
         let errands = self.settings.task.errands();
+        // Drawn once, or the lengths that few houses have would give way to others.
+        let share = (self.settings.lengths == Lengths::Chores).then(|| rng.random_range(0..100));
         for attempt in 0..HOUSES_TRIED {
             let origin = house(&mut rng, attempt)?;
             let errand = errands[rng.random_range(0..errands.len())];
-            let sampled = self.shelf.home(&origin).and_then(|home| self.draw(&home, errand, bucket, &mut rng));
+            let length = share.and_then(|share| length_at(errand, share));
+            let sampled = self.shelf.home(&origin).and_then(|home| self.draw(&home, errand, (bucket, length), &mut rng));
             match sampled {
                 Ok(sampled) => return self.task(seed, origin, what == TRAINING, sampled),
                 Err(error) => last = format!("{origin}: {error}"),
@@ -237,13 +256,19 @@ impl Fetch {
         Err(format!("fetch: no task of seed {seed} in {HOUSES_TRIED} houses; the last: {last}"))
     }
 
-    /// An episode in one house. Only training asks for buckets.
-    fn draw(&self, home: &Arc<Home>, errand: Errands, bucket: Option<&str>, rng: &mut ChaCha8Rng) -> Result<Sampled, String> {
+    /// An episode in one house, of a bucket of the curriculum if one is given (only training asks for them), else of a length.
+    fn draw(
+        &self,
+        home: &Arc<Home>,
+        errand: Errands,
+        (bucket, length): (Option<&str>, Option<&str>),
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Sampled, String> {
         let described = (self.settings.described && errand != Errands::RoomVisit).then_some(NO_COLOURS);
         let bring = self.settings.bring && errand.takes();
         let request = Request { bring, described, ..Request::new(errand, self.tier()) };
         match bucket {
-            None => draw(home, &request, rng),
+            None => draw(home, &Request { bucket: length, ..request }, rng),
             Some(bucket) => self.settings.curriculum.draw(home, &request, bucket, rng),
         }
         .map_err(line)
@@ -252,6 +277,13 @@ impl Fetch {
     fn describe(&self, task: &Task) -> Result<Description, String> {
         serde_json::from_str(&task.json).map_err(|error| format!("fetch task: {error}"))
     }
+}
+
+/// The bucket that has the `share`-th of a hundred episodes.
+fn length_at(errand: Errands, share: usize) -> Option<&'static str> {
+    let shares = chores_shares(errand)?;
+    let bucket = (0..shares.len()).find(|&bucket| share < shares[..=bucket].iter().sum())?;
+    Some(Tier::All.buckets()[bucket].name)
 }
 
 fn blake3_seed(text: &str) -> [u8; 32] {

@@ -5,6 +5,7 @@ mod deterministic;
 mod interrupt;
 mod kills;
 mod long_episode;
+mod offline;
 mod resume;
 mod served;
 mod small_run;

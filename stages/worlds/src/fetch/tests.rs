@@ -320,6 +320,21 @@ fn training_is_sorted_by_what_is_asked_for_and_held_out_tasks_are_whole() {
 }
 
 #[test]
+fn whole_houses_are_sampled_in_the_lengths_of_chores_where_asked() {
+    let kind = with("lengths = \"chores\"\ntier = \"all\"").unwrap();
+    let tasks: Vec<Task> = (0..60).map(|seed| kind.sample(seed, None).unwrap()).collect();
+    let of = |bucket: &str| tasks.iter().filter(|task| task.bucket == bucket).count();
+    // 4, 77 and 19 of a hundred: three standard deviations of 60 draws to either side.
+    assert!(of("short") <= 7 && (36..=56).contains(&of("medium")) && (3..=20).contains(&of("long")), "{} {}", of("short"), of("long"));
+    let mean = tasks.iter().map(|task| f64::from(task.expert_length)).sum::<f64>() / tasks.len() as f64;
+    assert!(mean > 90.0, "{mean} actions on average");
+    assert_eq!(kind.sample(1, Some("short")).unwrap().bucket, "short", "a curriculum's bucket comes first");
+    for refused in ["lengths = \"chores\"", "lengths = \"chores\"\ntier = \"all\"\nbring = true"] {
+        assert!(with(refused).err().unwrap().contains("world.settings.lengths `chores` is for tier `all`"), "{refused}");
+    }
+}
+
+#[test]
 fn described_and_brought_things_are_asked_for_where_the_settings_say_so() {
     let kind = with("described = true\nbring = true").unwrap();
     let mut told = 0;
