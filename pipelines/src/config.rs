@@ -1,7 +1,7 @@
 //! Reads a pipeline file and checks every value. What is wrong is said in one line: file, key, what is allowed, a hint.
 
 use anyhow::{Context, Result};
-use schemas::pipeline::{Engine, Phase, Pictures, Pipeline, VisionSettings};
+use schemas::pipeline::{Engine, Phase, Pipeline, VisionSettings};
 use std::path::Path;
 
 /// A pipeline and the text it came from: the text is what the run keeps.
@@ -201,9 +201,6 @@ fn eyes(p: &Pipeline, v: &VisionSettings, c: &mut Checks) {
     c.require(head >= 6, "policy.heads", p.policy.heads, "a head size of at least 6 with eyes", hint);
     let shows = p.world.pictures;
     c.require(shows, "world.pictures", shows, "true where the policy has eyes", "without pictures leave [policy.vision] out");
-    let kept = p.record.pictures == Pictures::All || p.learner.idle;
-    let hint = "the learner looks at the pictures that an episode's end brings";
-    c.require(kept, "record.pictures", format!("{:?}", p.record.pictures).to_lowercase(), "all where the policy has eyes", hint);
 }
 
 fn schedule(p: &Pipeline, c: &mut Checks) {
@@ -296,13 +293,11 @@ mod tests {
     }
 
     #[test]
-    fn eyes_need_pictures_that_reach_the_learner() {
+    fn eyes_need_pictures() {
         let blind = format!("{LEAST}[policy.vision]\nhidden = 32\n");
         assert!(parse(&blind).expect_err("no pictures").contains("`world.pictures` is false"));
         let seeing = blind.replace("name = \"frozenlake\"", "name = \"frozenlake\"\npictures = true");
-        parse(&seeing).expect("pictures are kept by default");
-        let dropped = format!("{seeing}[record]\npictures = \"eval\"\n");
-        assert!(parse(&dropped).expect_err("dropped").contains("`record.pictures` is eval; allowed: all"));
+        parse(&seeing).expect("with pictures there is something to see");
         let odd = seeing.replace("hidden = 32", "hidden = 36\nheads = 4\nmax_pixels = 10");
         assert!(parse(&odd).expect_err("9 is no head").contains("`policy.vision.heads` is 4"));
     }

@@ -138,7 +138,7 @@ pub struct End {
     pub steps: u32,
     pub turns: Vec<Turn>,
     pub segments: Vec<Segment>,
-    /// Every picture of the episode once, as `record.pictures` asks.
+    /// Every picture of the episode once, where someone wants them: [`crate::pipeline::Pipeline::brings_pictures`].
     pub frames: Vec<Frame>,
     /// Unix microseconds.
     pub started_us: u64,

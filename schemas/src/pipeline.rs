@@ -3,6 +3,7 @@
 //! `errand init` puts the file's text into the run's key-value bucket, so that a stage on another host needs only the
 //! NATS URL and the run's name.
 
+use crate::{End, Split};
 use serde::{Deserialize, Serialize};
 
 /// A whole pipeline file.
@@ -473,6 +474,7 @@ fn yes() -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pictures {
+    /// Those of every episode.
     All,
     /// Only those of validation episodes.
     Eval,
@@ -561,6 +563,29 @@ impl Pipeline {
     /// Whether everything is learned from recorded trajectories: there are no steppers.
     pub fn is_offline_only(&self) -> bool {
         self.offline.is_some() && self.stages.env_steppers == 0
+    }
+
+    /// Whether the store keeps an episode's pictures.
+    pub fn records_pictures(&self, split: Split) -> bool {
+        match self.record.pictures {
+            Pictures::All => true,
+            Pictures::Eval => split == Split::Val,
+            Pictures::None => false,
+        }
+    }
+
+    /// Whether an episode's end brings its pictures: for the store, or for a learner whose policy may look at them. Validation is
+    /// not learned from.
+    pub fn brings_pictures(&self, split: Split) -> bool {
+        let may_look = self.policy.vision.is_some() || !self.policy.folder.is_empty();
+        self.records_pictures(split) || (may_look && self.world.pictures && !self.learner.idle && split != Split::Val)
+    }
+
+    /// Takes from an end the pictures that the store does not keep. Their digests stay, and they can be rendered again.
+    pub fn strip_pictures(&self, end: &mut End) {
+        if !self.records_pictures(end.episode.id.split) {
+            end.frames = vec![];
+        }
     }
 
     /// `max_staleness` as it is in force.

@@ -154,7 +154,9 @@ fn play(
         }
         let mut ordered = experts.episodes(kind.as_ref(), numbers).map_err(anyhow::Error::msg)?;
         ordered.retain(|(episode, _)| !done.contains(episode.id.number));
-        if to.send(Ok(loopback.play(ordered)?)).is_err() {
+        let mut ends = loopback.play(ordered)?;
+        ends.iter_mut().for_each(|end| pipeline.strip_pictures(end));
+        if to.send(Ok(ends)).is_err() {
             return Ok(());
         }
     }

@@ -177,7 +177,7 @@ impl Rollout {
         }
         self.closed.push(open);
         self.segment_number += 1;
-        if !setting.keeps_pictures(self.episode.id.split) {
+        if !setting.pipeline.brings_pictures(self.episode.id.split) {
             self.forget_frames(head.carried.as_ref());
         }
         (Some(head), length)
@@ -281,7 +281,7 @@ impl Rollout {
         end.steps = self.steps;
         end.turns = self.turns;
         end.segments = self.closed;
-        if setting.keeps_pictures(self.episode.id.split) {
+        if setting.pipeline.brings_pictures(self.episode.id.split) {
             let mut frames = self.frames;
             end.frames = self.frame_order.iter().filter_map(|digest| frames.remove(digest)).collect();
         }

@@ -1,7 +1,7 @@
 //! What stays the same over all rollouts of a stepper.
 
 use context::format::{self, ActionSpec};
-use schemas::pipeline::{Pictures, Pipeline};
+use schemas::pipeline::Pipeline;
 use schemas::{EpisodeId, Sampling, Split, seed_of};
 use std::sync::Arc;
 use worlds::Kind;
@@ -60,14 +60,5 @@ impl Setting {
     /// A turn's seed: a function of the pipeline's seed, split, episode and turn, and of nothing else.
     pub(crate) fn seed(&self, id: EpisodeId, turn: u32) -> u64 {
         seed_of(self.pipeline.seed, &[id.split.as_str().as_bytes(), &id.number.to_le_bytes(), &turn.to_le_bytes()])
-    }
-
-    /// Whether an episode's pictures are kept for the record.
-    pub(crate) fn keeps_pictures(&self, split: Split) -> bool {
-        match self.pipeline.record.pictures {
-            Pictures::All => true,
-            Pictures::Eval => split == Split::Val,
-            Pictures::None => false,
-        }
     }
 }

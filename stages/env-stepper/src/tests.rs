@@ -90,11 +90,20 @@ fn long_episodes_are_cut_into_segments_that_train_every_token_once() {
 }
 
 #[test]
-fn pictures_are_encoded_once_and_kept_as_the_pipeline_asks() {
-    for (kept, split, frames) in [("all", Split::Train, 80), ("none", Split::Val, 0), ("eval", Split::Train, 0), ("eval", Split::Val, 80)] {
+fn pictures_are_encoded_once_and_brought_to_those_who_want_them() {
+    for (kept, eyes, split, frames) in [
+        ("all", false, Split::Train, 80),
+        ("none", false, Split::Val, 0),
+        ("eval", false, Split::Train, 0),
+        ("eval", false, Split::Val, 80),
+        // A policy that sees learns from what it saw, whatever is kept.
+        ("none", true, Split::Train, 80),
+        ("none", true, Split::Val, 0),
+    ] {
         let rules = format!("record = {{ pictures = \"{kept}\" }}\nlimits = {{ turns = 40 }}\nprompt = {{ segment_images = 12 }}");
         let mut pipeline = bench::pipeline(&rules);
         pipeline.world.pictures = true;
+        pipeline.policy.vision = eyes.then(Default::default);
         let mut bench = Bench::with(pipeline, crate::Options { slots: 1, ..crate::Options::default() });
         bench.present("prompt-renderer", "p");
         bench.present("generator", "g1");

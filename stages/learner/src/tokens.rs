@@ -164,10 +164,7 @@ pub fn check_pictures(end: &End) -> Result<(), Broken> {
     for (segment, image) in end.segments.iter().flat_map(|s| s.images.iter().map(move |i| (s, i))) {
         if !came.contains_key(image.digest.as_str()) {
             let number = segment.number;
-            return wrong(
-                &image.digest,
-                format!("segment {number} shows it and the end did not bring it; hint: record.pictures = \"all\""),
-            );
+            return wrong(&image.digest, format!("segment {number} shows it and the end did not bring it"));
         }
     }
     Ok(())

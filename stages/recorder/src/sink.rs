@@ -1,7 +1,7 @@
 //! Where ends are kept: the store, behind a small trait so that the logic can be tested without one.
 
 use kit::stage::Identity;
-use schemas::{End, EpisodeId, decode};
+use schemas::{End, EpisodeId, decode, pipeline::Pipeline};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use store::{Blocking, Committed, Compaction, Store, Writer};
@@ -47,6 +47,8 @@ pub struct StoreSink {
     url: String,
     run: String,
     writer_name: String,
+    /// What it keeps of pictures.
+    pipeline: Pipeline,
     open: Option<(Blocking, Writer)>,
     commits: u64,
 }
@@ -59,7 +61,14 @@ impl StoreSink {
     pub fn new(identity: &Identity) -> StoreSink {
         let url = &identity.pipeline.record.url;
         let url = if url.is_empty() { identity.folder.join("trajectories").display().to_string() } else { url.clone() };
-        StoreSink { url, run: identity.run.clone(), writer_name: identity.id.clone(), open: None, commits: 0 }
+        StoreSink {
+            url,
+            run: identity.run.clone(),
+            writer_name: identity.id.clone(),
+            pipeline: identity.pipeline.clone(),
+            open: None,
+            commits: 0,
+        }
     }
 }
 
@@ -80,7 +89,10 @@ impl Sink for StoreSink {
         let mut ends = Vec::with_capacity(batch.len());
         for (at, item) in batch.iter().enumerate() {
             match read(item) {
-                Ok(end) => ends.push(end),
+                Ok(mut end) => {
+                    self.pipeline.strip_pictures(&mut end);
+                    ends.push(end);
+                }
                 Err(reason) => {
                     receipt.refused.insert(at, reason);
                 }
