@@ -60,19 +60,21 @@ pub(crate) struct Tasks {
     /// Names for people, tasks, and how they went elsewhere.
     pub(crate) wanted: Vec<(String, Task, Option<Past>)>,
     skipped: usize,
-    first: String,
+    /// The first that could not be read, and the first that could not be started.
+    first: Vec<String>,
 }
 
 impl Tasks {
     pub(crate) fn skip(&mut self, name: &str, error: &anyhow::Error) {
         if self.skipped == 0 {
-            self.first = format!("{name}: {error:#}");
+            self.first.push(format!("{name}: {error:#}"));
         }
         self.skipped += 1;
     }
 
     /// Leaves out what cannot be started.
     fn sift(&mut self, kind: &dyn Kind) {
+        let read = std::mem::take(&mut self.skipped);
         for (name, task, past) in std::mem::take(&mut self.wanted) {
             let scene = kind.scene(&task);
             match scene.and_then(|scene| kind.start(&task, scene.as_ref().map(|scene| scene.bytes.as_slice())).map(drop)) {
@@ -80,6 +82,7 @@ impl Tasks {
                 Err(error) => self.skip(&name, &anyhow::Error::msg(error)),
             }
         }
+        self.skipped += read;
     }
 }
 
@@ -105,7 +108,7 @@ pub(crate) async fn import(arguments: &Arguments, runs: &Path) -> Result<()> {
     };
     tasks.sift(kind.as_ref());
     if tasks.wanted.is_empty() {
-        bail!("`{}`: no task can be done: {} left out; the first: {}", arguments.file.display(), tasks.skipped, tasks.first);
+        bail!("`{}`: no task can be done: {} left out; the first: {}", arguments.file.display(), tasks.skipped, tasks.first.join("; "));
     }
     let folder = runs.join(&arguments.run);
     std::fs::create_dir_all(&folder).with_context(|| format!("`{}` cannot be made", folder.display()))?;
@@ -135,7 +138,7 @@ pub(crate) async fn import(arguments: &Arguments, runs: &Path) -> Result<()> {
         println!("{same} took as many steps and ended as they had");
     }
     if tasks.skipped > 0 {
-        println!("{} were left out; the first: {}", tasks.skipped, tasks.first);
+        println!("{} were left out; the first: {}", tasks.skipped, tasks.first.join("; "));
     }
     Ok(())
 }

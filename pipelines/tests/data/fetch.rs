@@ -1,6 +1,4 @@
 //! The robot's world: sensors read off a record, SPOC's format out and in, episodes of CHORES.
-//!
-//! Each command makes a tokenizer of the world's words first, which takes many seconds: these run where `ERRAND_LONG_TESTS` is set.
 
 use crate::{LAKE, all, errand, printed, record, refusal};
 use serde_json::{Value, json};
@@ -42,9 +40,6 @@ fn lines(text: &str) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sensors_are_read_off_the_record_a_row_more_than_actions() {
-    if is_too_long() {
-        return;
-    }
     let home = tempfile::tempdir().unwrap();
     record(home.path(), &fetch(""), "r", 3);
     let ends = all(home.path(), "r").await;
@@ -71,14 +66,6 @@ async fn sensors_are_read_off_the_record_a_row_more_than_actions() {
     assert!(refusal(home.path(), &["data", "sensors", "lake"]).contains("only worlds with a body"));
 }
 
-fn is_too_long() -> bool {
-    let skipped = std::env::var_os("ERRAND_LONG_TESTS").is_none();
-    if skipped {
-        println!("not run: it takes a minute or more; hint: ERRAND_LONG_TESTS=1");
-    }
-    skipped
-}
-
 /// Whether the program that alone links HDF5 and H.264 was built.
 fn without_spoc() -> bool {
     let missing = !std::path::Path::new(env!("CARGO_BIN_EXE_errand")).with_file_name("errand-spoc").is_file();
@@ -92,9 +79,6 @@ fn without_spoc() -> bool {
 
 #[test]
 fn spocs_format_goes_out_and_comes_back_as_the_same_episodes() {
-    if is_too_long() {
-        return;
-    }
     let home = tempfile::tempdir().unwrap();
     record(home.path(), &fetch(PICTURES), "r", 4);
     if without_spoc() {
@@ -128,9 +112,6 @@ fn spocs_format_goes_out_and_comes_back_as_the_same_episodes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn episodes_of_chores_are_done_by_the_expert_and_those_of_other_houses_are_named() {
-    if is_too_long() {
-        return;
-    }
     let home = tempfile::tempdir().unwrap();
     record(home.path(), &fetch(""), "r", 4);
     let mut text = String::new();
