@@ -351,6 +351,12 @@ impl Engine {
         self.scheduler.stats
     }
 
+    /// Pictures that went through a frozen encoder, of all versions that share the newest one's.
+    #[cfg(test)]
+    pub(crate) fn pictures_encoded(&self) -> u64 {
+        self.models.values().rev().find_map(Loaded::tower).map_or(0, |tower| tower.encoded.seen())
+    }
+
     /// Pictures that went through the vision tower; those that were kept from before are not counted.
     pub fn pictures_seen(&self) -> u64 {
         self.eyes.seen()
