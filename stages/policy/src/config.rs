@@ -190,6 +190,13 @@ impl ModelConfig {
         crate::weights::layout(self).iter().map(|(_, shape)| shape.iter().map(|n| *n as u64).product::<u64>()).sum()
     }
 
+    /// Number of weights that training moves: all but a frozen encoder's.
+    pub fn trained_parameters(&self) -> u64 {
+        let layout = crate::layout::Layout::new(self);
+        let parts = layout.trained().into_iter().flat_map(|entry| &entry.parts);
+        parts.map(|part| part.shape.iter().map(|n| *n as u64).product::<u64>()).sum()
+    }
+
     fn check(&self) -> Result<()> {
         let sizes = [
             ("hidden_size", self.hidden_size),
