@@ -1,9 +1,10 @@
-"""What transformers' image processor over Pillow makes of pictures of many sizes, as checksums.
+"""What transformers' image processors over Pillow make of pictures of many sizes, as checksums.
 
     python tests/parity/images.py OUT.json [--seed 1] [--count 120]
 
 A picture is computed from its number, width and height by `pixels`, here and in the test alike, so none is kept. `crc` is the
-CRC-32 of the rows of numbers, little-endian f32, `[patches, 3 * 2 * 14 * 14]`.
+CRC-32 of the rows of numbers, little-endian f32, `[patches, 3 * 2 * 14 * 14]`. `fixed` holds cases of SigLIP's and DINOv2's processors: their
+settings as they write them, and the CRC-32 of `[3, height, width]`.
 """
 
 import argparse
@@ -14,7 +15,11 @@ import zlib
 import numpy as np
 import PIL
 from PIL import Image
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+IMAGENET = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])
 
 
 def pixels(number, width, height):
@@ -25,6 +30,28 @@ def pixels(number, width, height):
     noise = ((mixed * 1274126177) & 0xFFFFFFFF) >> 24
     kinds = [noise, (3 * x + 2 * y + 40 * c + (noise >> 4)) & 255, (((x // 7) ^ (y // 5)) & 1) * (200 + 20 * c)]
     return kinds[number % 3].astype(np.uint8)
+
+
+def fixed(draw, count):
+    """SigLIP's and DINOv2's, at sizes of their checkpoints and others."""
+    cases = []
+    for number in range(count):
+        width, height = (int(2 ** draw.uniform(1, 9.6)) for _ in range(2))
+        if max(width, height) > 100 * min(width, height):
+            continue
+        if number % 2:
+            side = draw.choice([224, 98, 14 * draw.randrange(2, 20)])
+            wide = draw.choice([side, 14 * draw.randrange(2, 20)])
+            shortest = max(side, wide) + draw.choice([0, 32, draw.randrange(40)])
+            processor = BitImageProcessorPil(size={"shortest_edge": shortest}, crop_size={"height": side, "width": wide}, **IMAGENET)
+        else:
+            side, wide = (draw.choice([224, 256, 384]),) * 2 if number % 4 else (draw.randrange(32, 300), draw.randrange(32, 300))
+            processor = SiglipImageProcessorPil(size={"height": side, "width": wide})
+        found = processor(images=[Image.fromarray(pixels(number, width, height))], return_tensors="np")["pixel_values"][0]
+        settings = {key: value for key, value in json.loads(processor.to_json_string()).items() if value is not None}
+        values = np.ascontiguousarray(found, dtype="<f4")
+        cases.append(dict(number=number, width=width, height=height, settings=settings, crc=zlib.crc32(values.tobytes())))
+    return cases
 
 
 def main():
@@ -48,7 +75,7 @@ def main():
         case = dict(number=number, width=width, height=height, min_pixels=least, max_pixels=max(most, least))
         cases.append(dict(case, grid=found["image_grid_thw"][0].tolist(), crc=zlib.crc32(rows.tobytes())))
     with open(options.out, "w") as file:
-        json.dump({"pillow": PIL.__version__, "seed": options.seed, "cases": cases}, file, indent=None)
+        json.dump({"pillow": PIL.__version__, "seed": options.seed, "cases": cases, "fixed": fixed(draw, options.count // 2)}, file, indent=None)
         file.write("\n")
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Draws the fixtures of the policy's parity tests afresh: random small models, with what transformers computes from them.
 #
-#   tests/parity/make.sh OUT [--seed N] [--count N] [--families qwen2,qwen3,llama,qwen2_5_vl,lora]
+#   tests/parity/make.sh OUT [--seed N] [--count N] [--families qwen2,qwen3,llama,qwen2_5_vl,lora,llava,lora_llava]
 #   ERRAND_PARITY=OUT cargo test --release -p policy parity
 #
 # PARITY_PYTHON names a Python that has requirements.txt; without it a virtual environment of its own is made in target/parity.

@@ -1,11 +1,12 @@
 """Random small models with what transformers computes from them: the fixtures of the policy's parity tests.
 
-    python tests/parity/models.py OUT --seed 1 --count 10 [--families qwen2,qwen3,llama,qwen2_5_vl,lora]
+    python tests/parity/models.py OUT --seed 1 --count 10 [--families qwen2,qwen3,llama,qwen2_5_vl,lora,llava,lora_llava]
 
 Each case is a folder as `save_pretrained` writes it, with `parity.safetensors` beside the weights:
 `ids.N` token ids of sequence N; `logits.N` its scores in f32; `grad.NAME` gradients of the summed negative log-likelihood of
 all tokens of both sequences but pictures'; `greedy` 64 tokens that continue sequence 0, `gap` how far the best score lay over the second best.
-A model with eyes adds `image.N.M` (RGB, u8), `offset.N`, `grid.N` and `position.N`. LoRA cases have a folder `adapter`, their
+A model with eyes adds `image.N.M` (RGB, u8), `offset.N`, `grid.N` and, of Qwen2.5-VL, `position.N`. LLaVA's encoder is frozen: SigLIP in even
+cases, DINOv2 in odd ones; `preprocessor_config.json` is what their image processors write. LoRA cases have a folder `adapter`, their
 logits and gradients are with it. Weights are rounded to the type in which they lie; all is computed in f32 from there.
 """
 
@@ -23,6 +24,8 @@ from safetensors.torch import save_file
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
@@ -30,7 +33,9 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 HEADS = [(4, 2), (3, 1), (6, 3), (2, 2), (4, 1), (6, 2)]
 GREEDY = 64
@@ -71,7 +76,9 @@ def text_shape(draw, dims=(4, 6, 8)):
     ), dim
 
 
-def build(family, draw):
+def build(family, draw, number=0):
+    if family == "llava":
+        return llava(draw, number % 2 == 1)
     shape, dim = text_shape(draw)
     if family == "qwen2":
         return Qwen2ForCausalLM(Qwen2Config(**shape, rope_parameters=rope(draw)))
@@ -116,6 +123,48 @@ def build(family, draw):
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
+def llava(draw, dinov2):
+    """A frozen encoder and a projector before one of the decoders."""
+    text = build(draw.choice(["qwen2", "qwen3", "llama"]), draw).config
+    depth, heads, patch = draw.randrange(2, 5), draw.choice([1, 2, 3]), draw.choice([4, 5])
+    size = patch * draw.randrange(2, 5) + draw.randrange(0, patch)
+    vision = dict(
+        hidden_size=heads * draw.choice([4, 6, 8]),
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        image_size=size,
+        patch_size=patch,
+        layer_norm_eps=draw.choice([1e-5, 1e-6]),
+    )
+    if dinov2:
+        vision |= dict(model_type="dinov2", mlp_ratio=draw.choice([2, 3]), qkv_bias=draw.random() < 0.7)
+        vision |= dict(use_swiglu_ffn=draw.random() < 0.4, use_mask_token=draw.random() < 0.7)
+    else:
+        vision |= dict(model_type="siglip_vision_model", intermediate_size=draw.randrange(10, 28))
+        if draw.random() < 0.3:
+            vision["vision_use_head"] = False
+    config = LlavaConfig(
+        text_config=text.to_dict(),
+        vision_config=vision,
+        image_token_index=text.vocab_size - 3,
+        projector_hidden_act="gelu",
+        vision_feature_layer=draw.choice([-1, -2, -2, 1, [-1, 0], [-2, -1]]),
+        vision_feature_select_strategy=draw.choice(["default", "full"]),
+        multimodal_projector_bias=draw.random() < 0.7,
+        tie_word_embeddings=text.tie_word_embeddings,
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower.requires_grad_(False)
+    if dinov2:
+        # Sometimes the size that its positions were learned at, otherwise another one.
+        height, width = (size, size) if draw.random() < 0.3 else (patch * draw.randrange(2, 6) for _ in range(2))
+        shortest = max(height, width) + draw.randrange(0, 6)
+        model.processor = BitImageProcessorPil(size={"shortest_edge": shortest}, crop_size={"height": height, "width": width})
+    else:
+        model.processor = SiglipImageProcessorPil(size={"height": size, "width": size})
+    return model
+
+
 def spread(model, generator, dtype):
     """Weights under which a mistake shows: no tensor is zero or one, and scores are far apart."""
     with torch.no_grad():
@@ -125,7 +174,7 @@ def spread(model, generator, dtype):
                 value.copy_(1 + 0.2 * noise)
             elif value.dim() == 1:
                 value.copy_(0.3 * noise)
-            elif "embed_tokens" in name or "lm_head" in name:
+            elif any(part in name for part in ["embed_tokens", "lm_head", "position_embedding", "cls_token"]):
                 value.copy_(noise * 0.7)
             else:
                 value.copy_(noise * 1.2 / np.sqrt(value[0].numel()))
@@ -165,6 +214,30 @@ def with_eyes(model, draw, numbers):
     return inputs, extra, images
 
 
+def before_encoder(model, draw, numbers):
+    """The same behind an encoder: each picture costs as many tokens as the encoder's states give the projector."""
+    config = model.config
+    vision = config.vision_config
+    words = lambda count: [draw.randrange(1, config.text_config.vocab_size - 5) for _ in range(count)]
+    ids, images, offsets, grids = words(draw.randrange(1, 6)), [], [], []
+    pictures = draw.randrange(2, 7)
+    while len(images) < pictures:
+        for _ in range(min(draw.randrange(1, 3), pictures - len(images))):
+            image = picture(draw, numbers, 2 * vision.patch_size)
+            height, width = model.processor(images=[Image.fromarray(image)], return_tensors="pt")["pixel_values"].shape[2:]
+            grids.append([1, height // vision.patch_size, width // vision.patch_size])
+            tokens = grids[-1][1] * grids[-1][2] + (vision.model_type == "dinov2")
+            offsets.append(len(ids))
+            ids += [config.image_token_index] * (tokens - (config.vision_feature_select_strategy == "default"))
+            images.append(image)
+            # Two pictures may lie side by side, with nothing between them.
+            ids += words(draw.randrange(0, 3))
+        ids += words(draw.randrange(2, 9))
+    seen = model.processor(images=[Image.fromarray(image) for image in images], return_tensors="pt")
+    inputs = dict(input_ids=torch.tensor([ids]), pixel_values=seen["pixel_values"])
+    return inputs, {"offset": torch.tensor(offsets), "grid": torch.tensor(grids)}, images
+
+
 def greedy(model, inputs):
     """The best continuation, and by how much each token was the best."""
     found, gaps = [], []
@@ -189,6 +262,8 @@ def greedy(model, inputs):
 def file_name(name):
     """A parameter's name in the file, from its name in memory."""
     name = name.replace("base_model.model.", "")
+    if "multi_modal_projector" in name:
+        return name.removeprefix("model.")
     name = name.replace("model.language_model.", "model.").replace("model.visual.", "visual.")
     return name.replace(".base_layer", "")
 
@@ -199,7 +274,7 @@ def compute(model, draw, numbers, vocabulary):
     total = 0
     for number in range(2):
         if "pixel" in model.main_input_name or hasattr(model.config, "vision_config"):
-            inputs, extra, images = with_eyes(model, draw, numbers)
+            inputs, extra, images = (before_encoder if hasattr(model, "processor") else with_eyes)(model, draw, numbers)
             found |= {f"{key}.{number}": value for key, value in extra.items()}
             found |= {f"image.{number}.{i}": torch.from_numpy(image) for i, image in enumerate(images)}
         else:
@@ -220,7 +295,9 @@ def compute(model, draw, numbers, vocabulary):
     found["loss"] = total.detach().reshape(1)
     for name, value in model.named_parameters():
         if value.requires_grad:
-            found["grad." + file_name(name)] = value.grad.contiguous()
+            # LLaVA's files have the decoder under a name of its own.
+            decoder = "language_model." if hasattr(model, "processor") and "multi_modal_projector" not in name else ""
+            found["grad." + decoder + file_name(name)] = value.grad.contiguous()
     return found
 
 
@@ -234,6 +311,9 @@ def adapt(model, draw, generator, family):
         target = r".*language_model.*\.(" + "|".join(some) + ")"
         target = f"({target})|(.*visual.*({eyes}))" if eyes else target
         target = target.replace("proj))", "proj))").replace("(proj)", r"(attn\.proj)").replace("qkv|proj|", r"qkv|attn\.proj|")
+    elif family == "llava":
+        projector = draw.choice(["", "|(.*multi_modal_projector.linear_(1|2))"])
+        target = r"(.*language_model.*\.(" + "|".join(some) + "))" + projector
     else:
         target = some
     config = LoraConfig(
@@ -259,16 +339,18 @@ def case(family, number, seed, out):
     draw = random.Random(f"{seed} {name}")
     generator = torch.Generator().manual_seed(draw.randrange(1 << 31))
     numbers = np.random.default_rng(draw.randrange(1 << 31))
-    base = draw.choice(["qwen2", "qwen3", "llama", "qwen2_5_vl", "qwen2_5_vl"]) if family == "lora" else family
+    base = draw.choice(["qwen2", "qwen3", "llama", "qwen2_5_vl", "qwen2_5_vl"]) if family == "lora" else family.removeprefix("lora_")
     dtype = draw.choice([torch.float32, torch.float32, torch.bfloat16, torch.bfloat16, torch.float16])
-    model = spread(build(base, draw).eval(), generator, dtype)
+    model = spread(build(base, draw, number).eval(), generator, dtype)
     text = model.config.get_text_config()
     folder = out / name
     shutil.rmtree(folder, ignore_errors=True)
     shards = draw.choice(["1GB", "20KB"])
     # A copy is narrowed: narrowing would take the rotary frequencies along.
     copy.deepcopy(model).to(dtype).save_pretrained(folder, max_shard_size=shards)
-    if family == "lora":
+    if hasattr(model, "processor"):
+        model.processor.save_pretrained(folder)
+    if family.startswith("lora"):
         adapted = adapt(model, draw, generator, base)
         adapted.save_pretrained(folder / "adapter")
         (folder / "adapter" / "README.md").unlink(missing_ok=True)
@@ -298,7 +380,7 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=10, help="cases of each family")
-    parser.add_argument("--families", default="qwen2,qwen3,llama,qwen2_5_vl,lora")
+    parser.add_argument("--families", default="qwen2,qwen3,llama,qwen2_5_vl,lora,llava,lora_llava")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)

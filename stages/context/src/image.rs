@@ -1,11 +1,13 @@
 //! The image processor: a picture's size in tokens, and its patches.
 //!
 //! The rule of sizes is Qwen2-VL's `smart_resize`: both sides become multiples of `patch * merge` and the area is brought between
-//! two bounds, the shape kept as well as it can be. The patches are those of transformers' processor over Pillow, bit for bit.
+//! two bounds, the shape kept as well as it can be. Encoders that stand alone take pictures of one size: [`Fit`]. The patches are those of transformers' processor over Pillow, bit for bit.
 
+mod fit;
 mod patches;
 mod resize;
 
+pub use fit::Fit;
 pub use patches::{Patches, Rgb};
 
 use crate::Error;
@@ -24,6 +26,8 @@ pub struct ImageSettings {
     /// Of each channel, levels counted from 0 to 1.
     pub mean: [f64; 3],
     pub std: [f64; 3],
+    /// How pictures are brought to size.
+    pub fit: Fit,
 }
 
 impl Default for ImageSettings {
@@ -36,6 +40,7 @@ impl Default for ImageSettings {
             max_pixels: 12_845_056,
             mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
             std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+            fit: Fit::Area,
         }
     }
 }
@@ -49,7 +54,8 @@ const MAX_PIXELS: u64 = 1 << 30;
 
 impl ImageSettings {
     /// Reads a `preprocessor_config.json`. The bounds may be `min_pixels` and `max_pixels`, or `size` with
-    /// `shortest_edge` and `longest_edge`, which then are areas too. A key that is missing takes the default.
+    /// `shortest_edge` and `longest_edge`, which then are areas too. A `size` of `height` and `width`, or a `crop_size`, is an encoder's:
+    /// [`Fit`]. A key that is missing takes the default.
     ///
     /// # Errors
     /// [`Error::ImageSettings`] where it is no JSON object of that kind, or a value is 0 or out of order.
@@ -60,7 +66,9 @@ impl ImageSettings {
             merge_size: Option<u32>,
             min_pixels: Option<u64>,
             max_pixels: Option<u64>,
-            size: Option<Size>,
+            size: Option<fit::Size>,
+            crop_size: Option<fit::Size>,
+            do_center_crop: Option<bool>,
             image_mean: Option<[f64; 3]>,
             image_std: Option<[f64; 3]>,
             temporal_patch_size: Option<u32>,
@@ -69,11 +77,6 @@ impl ImageSettings {
             do_resize: Option<bool>,
             do_rescale: Option<bool>,
             do_normalize: Option<bool>,
-        }
-        #[derive(Deserialize, Default)]
-        struct Size {
-            shortest_edge: Option<u64>,
-            longest_edge: Option<u64>,
         }
         let file: File = serde_json::from_slice(json).map_err(|e| Error::ImageSettings(e.to_string()))?;
         let size = file.size.unwrap_or_default();
@@ -92,19 +95,28 @@ impl ImageSettings {
         if file.rescale_factor.is_some_and(|factor| (factor - 1.0 / 255.0).abs() > 1e-12) {
             return other("rescale_factor", "1/255");
         }
+        let cropped = file.crop_size.filter(|_| file.do_center_crop != Some(false));
+        let fit = Fit::of(&size, cropped.as_ref()).map_err(Error::ImageSettings)?;
+        // Encoders merge no patches; SigLIP's levels lie between -1 and 1.
+        let merge = if fit == Fit::Area { default.merge } else { 1 };
+        let plain = if matches!(fit, Fit::Exact { .. }) { [[0.5; 3]; 2] } else { [default.mean, default.std] };
         let settings = ImageSettings {
             patch: file.patch_size.unwrap_or(default.patch),
-            merge: file.merge_size.unwrap_or(default.merge),
+            merge: file.merge_size.unwrap_or(merge),
             min_pixels: file.min_pixels.or(size.shortest_edge).unwrap_or(default.min_pixels),
             max_pixels: file.max_pixels.or(size.longest_edge).unwrap_or(default.max_pixels),
-            mean: file.image_mean.unwrap_or(default.mean),
-            std: file.image_std.unwrap_or(default.std),
+            mean: file.image_mean.unwrap_or(plain[0]),
+            std: file.image_std.unwrap_or(plain[1]),
+            fit,
         };
         if settings.mean.iter().chain(&settings.std).any(|n| !n.is_finite()) || settings.std.iter().any(|n| *n <= 0.0) {
             return Err(Error::ImageSettings("image_mean must be numbers and image_std numbers over 0".into()));
         }
         if settings.patch == 0 || settings.merge == 0 || settings.patch > 1024 || settings.merge > 64 {
             return Err(Error::ImageSettings("patch_size must be 1 to 1024 and merge_size 1 to 64".into()));
+        }
+        if settings.merge != 1 && settings.fit != Fit::Area {
+            return Err(Error::ImageSettings("merge_size must be 1 where pictures have one size".into()));
         }
         if settings.max_pixels < settings.min_pixels || settings.max_pixels < u64::from(settings.factor()).pow(2) {
             return Err(Error::ImageSettings("max_pixels must be at least min_pixels and one token's area".into()));
@@ -122,8 +134,9 @@ impl ImageSettings {
 
     /// Hex BLAKE3 of the settings, for `PolicyPublished::image_processor`.
     pub fn digest(&self) -> String {
-        let ImageSettings { patch, merge, min_pixels, max_pixels, mean, std } = self;
+        let ImageSettings { patch, merge, min_pixels, max_pixels, mean, std, fit } = self;
         let text = format!("patch={patch} merge={merge} min_pixels={min_pixels} max_pixels={max_pixels} mean={mean:?} std={std:?}");
+        let text = if *fit == Fit::Area { text } else { format!("{text} fit={fit:?}") };
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
@@ -163,7 +176,10 @@ impl ImageSettings {
     /// # Errors
     /// As [`ImageSettings::smart_resize`].
     pub fn grid(&self, height: u32, width: u32) -> Result<[u32; 3], String> {
-        let (h, w) = self.smart_resize(height, width)?;
+        let (h, w) = match self.fit {
+            Fit::Area => self.smart_resize(height, width)?,
+            fit => fit.sides(height, width, self.patch)?,
+        };
         Ok([1, h / self.patch, w / self.patch])
     }
 

@@ -193,3 +193,58 @@ fn other_processors_are_refused_by_name() {
         assert!(error.contains(name), "{error}");
     }
 }
+
+#[test]
+fn pictures_of_one_size_are_those_of_siglips_and_dinov2s_processors() {
+    #[derive(Deserialize)]
+    struct File {
+        fixed: Vec<Case>,
+    }
+    #[derive(Deserialize)]
+    struct Case {
+        number: u64,
+        width: u32,
+        height: u32,
+        settings: serde_json::Value,
+        crc: u32,
+    }
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/parity/images.json");
+    let path = std::env::var("ERRAND_PARITY_IMAGES").unwrap_or_else(|_| committed.into());
+    let file: File = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert!(file.fixed.len() > 40);
+    for case in file.fixed {
+        // With a patch of one pixel the patches are the picture's pixels, row by row, and nothing is left over.
+        let settings = ImageSettings { patch: 1, ..ImageSettings::from_json(case.settings.to_string().as_bytes()).unwrap() };
+        let patches = settings.patches(&drawn(case.number, case.width, case.height)).unwrap();
+        let levels = settings.levels();
+        let mut sum = flate2::Crc::new();
+        for (channel, levels) in levels.iter().enumerate() {
+            let plane = patches.bytes.iter().skip(channel).step_by(3);
+            sum.update(&plane.flat_map(|level| levels[*level as usize].to_le_bytes()).collect::<Vec<u8>>());
+        }
+        assert_eq!(sum.sum(), case.crc, "picture {} of {} x {}: {}", case.number, case.width, case.height, case.settings);
+    }
+}
+
+#[test]
+fn sizes_of_encoders_are_read_and_cut_to_whole_patches() {
+    let read = |json: &str| ImageSettings::from_json(json.as_bytes());
+    let siglip = read(r#"{"size": {"height": 384, "width": 384}, "patch_size": 14}"#).unwrap();
+    // 384 is 27 patches and 6 pixels.
+    assert_eq!(siglip.grid(224, 396), Ok([1, 27, 27]));
+    assert_eq!((siglip.tokens([1, 27, 27]), siglip.mean), (729, [0.5; 3]));
+    let dinov2 = read(r#"{"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}"#).unwrap();
+    assert_eq!(dinov2.grid(1000, 700), Ok([1, 16, 16]));
+    assert_ne!(siglip.digest(), ImageSettings { fit: Fit::Area, ..siglip.clone() }.digest());
+    assert!(dinov2.grid(1, 300).unwrap_err().contains("200 to 1"));
+    assert!(siglip.grid(0, 300).is_err());
+    for (json, name) in [
+        (r#"{"size": {"height": 384}}"#, "size.width"),
+        (r#"{"size": {"height": 0, "width": 3}}"#, "size.height"),
+        (r#"{"size": {"shortest_edge": 100}, "crop_size": {"height": 224, "width": 224}}"#, "nothing is padded"),
+        (r#"{"size": {"height": 384, "width": 384}, "merge_size": 2}"#, "merge_size"),
+    ] {
+        let error = read(json).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+}

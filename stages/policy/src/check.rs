@@ -16,7 +16,7 @@ use tch::Tensor;
 pub struct Memory {
     pub weights_f32: u64,
     pub weights_bf16: u64,
-    /// AdamW's two, in f32.
+    /// AdamW's two, in f32, of what is trained.
     pub moments: u64,
     pub kv_per_token_f32: u64,
 }
@@ -25,7 +25,12 @@ impl Memory {
     pub fn of(config: &ModelConfig) -> Memory {
         let count = config.parameters();
         let kv = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim();
-        Memory { weights_f32: 4 * count, weights_bf16: 2 * count, moments: 8 * count, kv_per_token_f32: 4 * kv as u64 }
+        Memory {
+            weights_f32: 4 * count,
+            weights_bf16: 2 * count,
+            moments: 8 * config.trained_parameters(),
+            kv_per_token_f32: 4 * kv as u64,
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::error::io;
 use crate::lora::Adapters;
-use crate::model::{Model, Place};
+use crate::model::Model;
 use crate::weights::{Weights, layout, open, read_folder, write};
 use crate::{Error, ModelConfig, Result, Trainer};
 use std::path::Path;
@@ -84,14 +84,9 @@ impl Trainer {
             (self.optimizer.first, self.optimizer.second) = (first, second);
             self.model.adapters = Some(adapters);
         } else {
-            for named in [&first, &second] {
-                named.check(&wanted)?;
-            }
-            let weights = read_folder(&config, folder)?;
-            let moments_at = Place { kind: Kind::Float, ..place };
-            let model = Model::new(&config, &weights, place)?;
-            let (first, second) = (Model::new(&config, &first, moments_at)?, Model::new(&config, &second, moments_at)?);
-            (self.model, self.optimizer.first, self.optimizer.second) = (model, first.values, second.values);
+            let model = Model::new(&config, &read_folder(&config, folder)?, place)?;
+            let (first, second) = (model.unnamed(&first)?, model.unnamed(&second)?);
+            (self.model, self.optimizer.first, self.optimizer.second) = (model, first, second);
         }
         self.reference = reference;
         self.optimizer.step = step;

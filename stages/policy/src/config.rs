@@ -1,12 +1,14 @@
 //! `config.json` as Hugging Face writes it: the numbers that give a model its shape.
 //!
-//! In: JSON of one of four families. Out: a [`ModelConfig`]. Keys that change what is computed and that this code does not
+//! In: JSON of one of four families, or of LLaVA's nesting of three of them behind a frozen encoder. Out: a [`ModelConfig`]. Keys that change what is computed and that this code does not
 //! compute are refused by name; so are keys that it does not know. What was read is kept, so that it is written back as it was.
 
+mod encoder;
 mod keys;
 mod rope;
 mod vision;
 
+pub use encoder::{Activation, Encoder, EncoderKind};
 pub use rope::{Rope, RopeScaling};
 pub use vision::VisionConfig;
 
@@ -58,7 +60,7 @@ pub struct ModelConfig {
     pub biases: Biases,
     /// Whether queries and keys are normalised head by head before they are rotated (Qwen3).
     pub qk_norm: bool,
-    /// The tower in front, for a policy with eyes.
+    /// The tower or the encoder in front, for a policy with eyes.
     pub vision: Option<VisionConfig>,
     /// What was read, for [`ModelConfig::to_json`].
     pub(crate) source: Source,
@@ -82,8 +84,8 @@ impl ModelConfig {
     pub fn from_json(json: &[u8]) -> Result<ModelConfig> {
         let value: Value = serde_json::from_slice(json).map_err(|e| Error::Config(e.to_string()))?;
         let Value::Object(source) = value else { return Err(Error::Config("expected one JSON object".into())) };
-        let family = family(&source)?;
-        let keys = keys::text(family, &source)?;
+        let (family, encoder) = family(&source)?;
+        let keys = if encoder { keys::behind_encoder(family, &source)? } else { keys::text(family, &source)? };
         let numbers = keys::Numbers::of(&keys);
         let heads = numbers.size("num_attention_heads")?;
         let hidden = numbers.size("hidden_size")?;
@@ -116,7 +118,11 @@ impl ModelConfig {
             tie_word_embeddings: numbers.flag("tie_word_embeddings", Some(false))?,
             biases,
             qk_norm: family == Family::Qwen3,
-            vision: if family == Family::Qwen25Vl { Some(VisionConfig::read(&source)?) } else { None },
+            vision: match family {
+                _ if encoder => Some(Encoder::read(&source, hidden)?),
+                Family::Qwen25Vl => Some(VisionConfig::read(&source)?),
+                _ => None,
+            },
             source: Source(source),
         };
         config.check()?;
@@ -159,6 +165,16 @@ impl ModelConfig {
         config
     }
 
+    /// The frozen encoder in front, where there is one.
+    pub fn encoder(&self) -> Option<&Encoder> {
+        self.vision.as_ref()?.encoder.as_ref()
+    }
+
+    /// What the names of the decoder's tensors begin with in the file.
+    pub(crate) fn decoder_prefix(&self) -> &'static str {
+        if self.encoder().is_some() { "language_model." } else { "" }
+    }
+
     /// Width of one head.
     pub fn head_dim(&self) -> usize {
         self.head_dim
@@ -172,6 +188,13 @@ impl ModelConfig {
     /// Number of weights.
     pub fn parameters(&self) -> u64 {
         crate::weights::layout(self).iter().map(|(_, shape)| shape.iter().map(|n| *n as u64).product::<u64>()).sum()
+    }
+
+    /// Number of weights that training moves: all but a frozen encoder's.
+    pub fn trained_parameters(&self) -> u64 {
+        let layout = crate::layout::Layout::new(self);
+        let parts = layout.trained().into_iter().flat_map(|entry| &entry.parts);
+        parts.map(|part| part.shape.iter().map(|n| *n as u64).product::<u64>()).sum()
     }
 
     fn check(&self) -> Result<()> {
@@ -195,24 +218,39 @@ impl ModelConfig {
             let (heads, kv) = (self.num_attention_heads, self.num_key_value_heads);
             return Err(Error::Config(format!("`num_key_value_heads` {kv} does not divide `num_attention_heads` {heads}")));
         }
-        self.rope.check(self.head_dim, self.vision.is_some())?;
+        self.rope.check(self.head_dim, self.family == Family::Qwen25Vl)?;
         self.vision.as_ref().map_or(Ok(()), |vision| vision.check(self.hidden_size))
     }
 }
 
-fn family(source: &Map<String, Value>) -> Result<Family> {
-    let model_type = source.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    let (family, architecture) = match model_type {
+/// The decoder, and whether a frozen encoder stands before it.
+fn family(source: &Map<String, Value>) -> Result<(Family, bool)> {
+    let named = |keys: &Map<String, Value>| keys.get("model_type").and_then(Value::as_str).unwrap_or_default().to_string();
+    let model_type = named(source);
+    let (family, architecture) = match model_type.as_str() {
         "qwen2" => (Family::Qwen2, "Qwen2ForCausalLM"),
         "qwen3" => (Family::Qwen3, "Qwen3ForCausalLM"),
         "llama" => (Family::Llama, "LlamaForCausalLM"),
         "qwen2_5_vl" => (Family::Qwen25Vl, "Qwen2_5_VLForConditionalGeneration"),
-        other => return Err(Error::Config(format!("`model_type` is `{other}`; allowed: `qwen2`, `qwen3`, `llama`, `qwen2_5_vl`"))),
+        "llava" => {
+            let text = source.get("text_config").and_then(Value::as_object).map(named).unwrap_or_default();
+            let family = match text.as_str() {
+                "qwen2" => Family::Qwen2,
+                "qwen3" => Family::Qwen3,
+                "llama" | "" => Family::Llama,
+                other => return Err(Error::Config(format!("`text_config.model_type` is `{other}`; allowed: `qwen2`, `qwen3`, `llama`"))),
+            };
+            (family, "LlavaForConditionalGeneration")
+        }
+        other => {
+            let allowed = "`qwen2`, `qwen3`, `llama`, `qwen2_5_vl`, `llava`";
+            return Err(Error::Config(format!("`model_type` is `{other}`; allowed: {allowed}")));
+        }
     };
     match source.get("architectures") {
         Some(named) if !named.is_null() && *named != json!([architecture]) => {
             Err(Error::Config(format!("`architectures` is {named}; allowed: [\"{architecture}\"]")))
         }
-        _ => Ok(family),
+        _ => Ok((family, model_type == "llava")),
     }
 }

@@ -119,6 +119,13 @@ enum Loaded {
 }
 
 impl Loaded {
+    fn tower_mut(&mut self) -> Option<&mut Model> {
+        match self {
+            Loaded::Host(_, tower) => tower.as_deref_mut(),
+            Loaded::Device(model) => Some(model),
+        }
+    }
+
     /// What pictures are seen with.
     fn tower(&self) -> Option<&Model> {
         match self {
@@ -174,7 +181,7 @@ impl Loader {
         let mut whole = weights::read_folder(&self.config, base)?;
         for name in parts.names() {
             let Some(module) = name.strip_suffix(".lora_A.weight") else { continue };
-            let target = module.strip_prefix("base_model.model.").unwrap_or(module).replace("model.language_model.", "model.");
+            let target = weights::spelled(module.strip_prefix("base_model.model.").unwrap_or(module), &self.config);
             let (a, b) = (parts.get(name)?.to_kind(Kind::Float), parts.get(&format!("{module}.lora_B.weight"))?.to_kind(Kind::Float));
             let target = format!("{target}.weight");
             let before = whole.get(&target)?.to_kind(Kind::Float);
@@ -255,7 +262,11 @@ impl Engine {
 
     /// Holds weights that were made ready.
     pub fn install(&mut self, version: u64, prepared: Prepared) {
-        self.models.insert(version, prepared.0);
+        let mut loaded = prepared.0;
+        if let (Some(encoder), Some(before)) = (loaded.tower_mut(), self.models.values().rev().find_map(Loaded::tower)) {
+            encoder.share_encoder(before);
+        }
+        self.models.insert(version, loaded);
         self.eyes.forget(version);
         self.leaving.remove(&version);
     }
@@ -338,6 +349,12 @@ impl Engine {
     /// What the cache has been good for.
     pub fn cache_stats(&self) -> CacheStats {
         self.scheduler.stats
+    }
+
+    /// Pictures that went through a frozen encoder, of all versions that share the newest one's.
+    #[cfg(test)]
+    pub(crate) fn pictures_encoded(&self) -> u64 {
+        self.models.values().rev().find_map(Loaded::tower).map_or(0, |tower| tower.encoded.seen())
     }
 
     /// Pictures that went through the vision tower; those that were kept from before are not counted.
@@ -470,7 +487,7 @@ fn device_scores(model: &Model, cache: &mut DeviceCache, plan: &Plan) -> Result<
     let device = cache.device();
     let tokens: Vec<i64> = plan.tokens.iter().map(|id| i64::from(*id)).collect();
     let axis = |axis: usize| plan.positions.iter().map(move |position| i64::from(position[axis]));
-    let positions = if model.config.vision.is_some() {
+    let positions = if model.config.rope.sections.is_some() {
         let all: Vec<i64> = (0..3).flat_map(axis).collect();
         Tensor::f_from_slice(&all)?.f_view([3, -1])?
     } else {

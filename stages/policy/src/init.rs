@@ -11,7 +11,18 @@ const EMBEDDING_STD: f64 = 0.02;
 /// Standard deviation of a matrix, times the square root of its input width: 0.02 at a width of 900.
 const MATRIX_GAIN: f64 = 0.6;
 
-/// Draws every tensor: norms 1, biases 0, matrices normal. What is added to the residual stream is scaled by
+/// What the names of matrices end with that add to the residual stream.
+const RESIDUAL: &[&str] = &[
+    "o_proj.weight",
+    "down_proj.weight",
+    "attn.proj.weight",
+    "out_proj.weight",
+    "output.dense.weight",
+    "fc2.weight",
+    "weights_out.weight",
+];
+
+/// Draws every tensor: norms and scales 1, biases 0, matrices normal. What is added to the residual stream is scaled by
 /// `1 / sqrt(2 * layers)`, so that the stream's variance does not grow with depth.
 pub(crate) fn draw(config: &ModelConfig, seed: u64) -> Weights {
     let depth = 1.0 / libm::sqrt(2.0 * config.num_hidden_layers as f64);
@@ -20,14 +31,14 @@ pub(crate) fn draw(config: &ModelConfig, seed: u64) -> Weights {
         let count: usize = shape.iter().product();
         let rows = *shape.first().expect("every tensor has a shape");
         let width = (count / rows) as f64;
-        let values = if shape.len() == 1 && name.ends_with(".weight") {
+        let values = if shape.len() == 1 && (name.ends_with(".weight") || name.ends_with(".lambda1")) {
             vec![1.0; count]
-        } else if name.ends_with(".bias") {
+        } else if name.ends_with("bias") {
             vec![0.0; count]
-        } else if name.ends_with("embed_tokens.weight") || name == "lm_head.weight" {
+        } else if ["embed_tokens.weight", "lm_head.weight", "position_embedding.weight"].iter().any(|end| name.ends_with(end)) {
             normals(seed, &name, count, EMBEDDING_STD)
         } else {
-            let residual = ["o_proj.weight", "down_proj.weight", "attn.proj.weight"].iter().any(|end| name.ends_with(end));
+            let residual = RESIDUAL.iter().any(|end| name.ends_with(end));
             normals(seed, &name, count, MATRIX_GAIN / libm::sqrt(width) * if residual { depth } else { 1.0 })
         };
         let shape: Vec<i64> = shape.iter().map(|n| *n as i64).collect();

@@ -5,6 +5,10 @@
 //! keys are reordered so that the two numbers of a rotary pair are neighbours: scores are sums over pairs, so the order changes
 //! nothing, and undoing it gives the file's bits back.
 
+mod encoder;
+
+pub(crate) use encoder::{EncoderAt, EncoderBlockAt};
+
 use crate::ModelConfig;
 use tch::Tensor;
 
@@ -29,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) parts: Vec<Part>,
     /// Whether weight decay falls on it: matrices, not norms or biases.
     pub(crate) decays: bool,
+    /// Never moves: it has no gradient and no moments, and takes no adapter.
+    pub(crate) frozen: bool,
 }
 
 /// A linear layer: places in [`Layout::entries`].
@@ -81,6 +87,7 @@ pub(crate) struct Layout {
     /// The output layer, where it is not the embedding table.
     pub(crate) head: Option<usize>,
     pub(crate) tower: Option<TowerAt>,
+    pub(crate) encoder: Option<EncoderAt>,
 }
 
 /// A matrix of the file: its name without `.weight`, its rows, and how they are reordered.
@@ -90,13 +97,26 @@ impl Layout {
     pub(crate) fn new(config: &ModelConfig) -> Layout {
         let mut table = Table::default();
         let hidden = config.hidden_size;
-        let embed = table.plain("model.embed_tokens.weight", vec![config.vocab_size, hidden], true);
-        let layers = (0..config.num_hidden_layers).map(|number| table.layer(config, &format!("model.layers.{number}."))).collect();
-        let norm = table.plain("model.norm.weight", vec![hidden], false);
+        let name = |name: &str| format!("{}{name}", config.decoder_prefix());
+        let embed = table.plain(&name("model.embed_tokens.weight"), vec![config.vocab_size, hidden], true);
+        let layers = (0..config.num_hidden_layers).map(|number| table.layer(config, &name(&format!("model.layers.{number}.")))).collect();
+        let norm = table.plain(&name("model.norm.weight"), vec![hidden], false);
         let tied = config.tie_word_embeddings;
-        let head = if tied { None } else { Some(table.plain("lm_head.weight", vec![config.vocab_size, hidden], true)) };
-        let tower = config.vision.as_ref().map(|_| table.tower(config));
-        Layout { entries: table.entries, embed, layers, norm, head, tower }
+        let head = if tied { None } else { Some(table.plain(&name("lm_head.weight"), vec![config.vocab_size, hidden], true)) };
+        let vision = config.vision.as_ref();
+        let tower = vision.filter(|vision| vision.encoder.is_none()).map(|_| table.tower(config));
+        let encoder = vision.and_then(|vision| Some(table.encoder(vision, vision.encoder.as_ref()?)));
+        Layout { entries: table.entries, embed, layers, norm, head, tower, encoder }
+    }
+
+    /// The first entry of what sees pictures; all that follow belong to it too.
+    pub(crate) fn eyes_from(&self) -> Option<usize> {
+        self.tower.as_ref().map(|tower| tower.patches.weight).or(self.encoder.as_ref().map(|encoder| encoder.patches.weight))
+    }
+
+    /// What moves, in order.
+    pub(crate) fn trained(&self) -> Vec<&Entry> {
+        self.entries.iter().filter(|entry| !entry.frozen).collect()
     }
 
     /// Every tensor of the file with its shape, in the order of the computed ones.
@@ -108,11 +128,13 @@ impl Layout {
 #[derive(Default)]
 struct Table {
     entries: Vec<Entry>,
+    /// Whether what is added now never moves.
+    frozen: bool,
 }
 
 impl Table {
     fn add(&mut self, parts: Vec<Part>, decays: bool) -> usize {
-        self.entries.push(Entry { parts, decays });
+        self.entries.push(Entry { parts, decays, frozen: self.frozen });
         self.entries.len() - 1
     }
 

@@ -13,6 +13,8 @@ mod check;
 mod checkpoint;
 mod config;
 mod device;
+mod encoded;
+mod encoder;
 mod engine;
 mod error;
 mod eyes;
@@ -40,7 +42,7 @@ mod weights;
 mod tests;
 
 pub use check::{Compared, Memory, RawPicture, check_folder};
-pub use config::{Biases, Family, ModelConfig, Rope, RopeScaling, VisionConfig};
+pub use config::{Activation, Biases, Encoder, EncoderKind, Family, ModelConfig, Rope, RopeScaling, VisionConfig};
 pub use device::{register_cuda, set_threads};
 pub use engine::{Engine, EngineOptions, Generated, Loader, Prepared, Request};
 pub use error::{Error, Result};

@@ -25,7 +25,7 @@ pub struct LoraOptions {
     pub alpha: f64,
     /// Last parts of the names of the decoder's modules, as `q_proj`.
     pub language: Vec<String>,
-    /// The same of the vision tower's, as `attn.qkv`.
+    /// The same of the vision tower's, as `attn.qkv`, or of the projector's, as `linear_1`.
     pub vision: Vec<String>,
 }
 
@@ -65,11 +65,14 @@ pub(crate) struct Adapters {
 fn modules(layout: &Layout) -> Vec<Slot> {
     let mut all = vec![];
     for (entry, computed) in layout.entries.iter().enumerate() {
+        if computed.frozen {
+            continue;
+        }
         let mut from = 0;
         for part in &computed.parts {
             let rows = part.shape[0] as i64;
             if let ([_, width], Some(module)) = (&part.shape[..], part.name.strip_suffix(".weight"))
-                && !["model.embed_tokens", "lm_head"].contains(&module)
+                && !["embed_tokens", "lm_head"].iter().any(|end| module.ends_with(end))
             {
                 all.push(Slot { module: module.into(), entry, from, rows, width: *width as i64, pairs: part.pairs });
             }
@@ -81,11 +84,16 @@ fn modules(layout: &Layout) -> Vec<Slot> {
 
 /// A module's name in PEFT's files: that of the model in memory.
 fn path(config: &ModelConfig, module: &str) -> String {
-    match (&config.vision, module.strip_prefix("model.")) {
+    match (&config.vision, module.strip_prefix(&format!("{}model.", config.decoder_prefix()))) {
         (Some(_), Some(rest)) => format!("model.language_model.{rest}"),
         (Some(_), None) => format!("model.{module}"),
         (None, _) => module.to_string(),
     }
+}
+
+/// Whether a module belongs to what sees pictures: the tower, or the projector behind an encoder.
+fn sees(module: &str) -> bool {
+    ["visual.", "multi_modal_projector."].iter().any(|prefix| module.starts_with(prefix))
 }
 
 impl Adapters {
@@ -100,13 +108,12 @@ impl Adapters {
     /// A new adapter: `A` uniform within `1 / sqrt(in)` as PEFT draws it, `B` zero, so that nothing is changed yet.
     pub(crate) fn draw(config: &ModelConfig, layout: &Layout, options: &LoraOptions, seed: u64, place: Place) -> Result<Adapters> {
         let wanted = |slot: &Slot| {
-            let names = if slot.module.starts_with("visual.") { &options.vision } else { &options.language };
+            let names = if sees(&slot.module) { &options.vision } else { &options.language };
             names.iter().any(|name| slot.module == *name || slot.module.ends_with(&format!(".{name}")))
         };
         let slots: Vec<Slot> = modules(layout).into_iter().filter(wanted).collect();
         for (names, tower) in [(&options.language, false), (&options.vision, true)] {
-            let has =
-                |name: &&String| slots.iter().any(|s| s.module.starts_with("visual.") == tower && s.module.ends_with(&format!(".{name}")));
+            let has = |name: &&String| slots.iter().any(|s| sees(&s.module) == tower && s.module.ends_with(&format!(".{name}")));
             if let Some(name) = names.iter().find(|name| !has(name)) {
                 return Err(Error::Adapter(format!("the model has no module `{name}`")));
             }

@@ -3,7 +3,8 @@
 //! Tokens of any number of sequences lie end to end in one flat batch; only attention knows where a sequence starts, so it
 //! is the caller's. What the families differ in is in the configuration; where each tensor lies is in [`crate::layout`].
 
-use crate::layout::{Layout, LinearAt};
+use crate::encoded::Encoded;
+use crate::layout::{Entry, Layout, LinearAt};
 use crate::lora::Adapters;
 use crate::weights::Weights;
 use crate::{ModelConfig, Result};
@@ -69,6 +70,8 @@ pub(crate) struct Model {
     frequencies: Tensor,
     /// The axis of positions that each pair follows, `[dim / 2]`, where there are three.
     axes: Option<Tensor>,
+    /// What the frozen encoder made of pictures, where there is one.
+    pub(crate) encoded: Encoded,
 }
 
 impl Model {
@@ -79,11 +82,8 @@ impl Model {
 
     /// The vision tower alone, for [`Model::see`]; none for a model without eyes.
     pub(crate) fn tower(config: &ModelConfig, weights: &Weights, place: impl Into<Place>) -> Result<Option<Model>> {
-        match Layout::new(config).tower {
-            // The tower's entries are the last ones.
-            Some(tower) => Model::from_entry(config, weights, place.into(), tower.patches.weight).map(Some),
-            None => Ok(None),
-        }
+        let first = Layout::new(config).eyes_from();
+        first.map(|first| Model::from_entry(config, weights, place.into(), first)).transpose()
     }
 
     /// Only the entries from a number on; those before it are empty.
@@ -91,32 +91,22 @@ impl Model {
         let _guard = tch::no_grad_guard();
         let layout = Layout::new(config);
         let mut values: Vec<Tensor> = (0..first).map(|_| Tensor::zeros([0], (place.kind, place.device))).collect();
-        values.reserve(layout.entries.len() - first);
-        for entries in layout.entries[first..].chunks(AT_ONCE) {
-            let names: Vec<&str> = entries.iter().flat_map(|entry| &entry.parts).map(|part| part.name.as_str()).collect();
-            let mut found = weights.fetch(&names, place.device)?.into_iter();
-            for entry in entries {
-                let mut parts = Vec::with_capacity(entry.parts.len());
-                for part in &entry.parts {
-                    let tensor = found.next().expect("one was asked for by each name");
-                    parts.push(part.pairs.reorder(&tensor.f_to_kind(place.kind)?));
-                }
-                // A copy in any case: weights may be held by the caller too.
-                let whole = if parts.len() == 1 { parts[0].copy() } else { Tensor::f_cat(&parts, 0)? };
-                values.push(whole.contiguous());
-            }
-        }
+        values.extend(computed(&layout.entries[first..].iter().collect::<Vec<_>>(), weights, place)?);
         let frequencies = config.rope.frequencies(config.head_dim);
         let axes = config.rope.axes().map(|axes| Tensor::from_slice(&axes).to_device(place.device));
         let frequencies = upload(&frequencies, &[1, config.head_dim / 2], place.device)?;
-        Ok(Model { config: config.clone(), layout: Arc::new(layout), place, values, adapters: None, frequencies, axes })
+        let encoded = Encoded::default();
+        Ok(Model { config: config.clone(), layout: Arc::new(layout), place, values, adapters: None, frequencies, axes, encoded })
     }
 
     /// The trainable tensors, in a fixed order, each with whether weight decay applies to it (matrices, not norms or biases).
     pub(crate) fn parameters(&self) -> Vec<(&Tensor, bool)> {
         match &self.adapters {
             Some(adapters) => adapters.values.iter().map(|value| (value, true)).collect(),
-            None => self.values.iter().zip(&self.layout.entries).map(|(value, entry)| (value, entry.decays)).collect(),
+            None => {
+                let all = self.values.iter().zip(&self.layout.entries);
+                all.filter(|(_, entry)| !entry.frozen).map(|(value, entry)| (value, entry.decays)).collect()
+            }
         }
     }
 
@@ -124,15 +114,30 @@ impl Model {
     pub(crate) fn alias(&self) -> Model {
         let leaf = |value: &Tensor| value.detach().set_requires_grad(true);
         let adapted = self.adapters.is_some();
+        let own = |(value, entry): (&Tensor, &Entry)| if adapted || entry.frozen { value.detach() } else { leaf(value) };
         Model {
             config: self.config.clone(),
             layout: self.layout.clone(),
             place: self.place,
-            values: self.values.iter().map(|value| if adapted { value.detach() } else { leaf(value) }).collect(),
+            values: self.values.iter().zip(&self.layout.entries).map(own).collect(),
             adapters: self.adapters.as_ref().map(|adapters| adapters.over(adapters.values.iter().map(leaf).collect())),
             frequencies: self.frequencies.shallow_clone(),
             axes: self.axes.as_ref().map(Tensor::shallow_clone),
+            encoded: self.encoded.clone(),
         }
+    }
+
+    /// Takes another model's encoder, and what it made of pictures, in place of its own where the two are the same to the bit.
+    pub(crate) fn share_encoder(&mut self, other: &Model) {
+        let frozen: Vec<usize> = (0..self.layout.entries.len()).filter(|number| self.layout.entries[*number].frozen).collect();
+        let same = |number: &usize| self.values[*number].equal(&other.values[*number]);
+        if self.place != other.place || self.layout != other.layout || !frozen.iter().all(same) {
+            return;
+        }
+        for number in frozen {
+            self.values[number] = other.values[number].shallow_clone();
+        }
+        self.encoded = other.encoded.clone();
     }
 
     /// Of each of [`Model::parameters`]; 0 where nothing of the batch went through it, as the tower without pictures.
@@ -147,8 +152,8 @@ impl Model {
     /// Hugging Face's tensors, on the host, with adapters merged in.
     pub(crate) fn weights(&self) -> Weights {
         match &self.adapters {
-            Some(adapters) => self.export(&adapters.merge(&self.values)),
-            None => self.export(&self.values),
+            Some(adapters) => export(&self.layout.entries.iter().collect::<Vec<_>>(), &adapters.merge(&self.values)),
+            None => export(&self.layout.entries.iter().collect::<Vec<_>>(), &self.values),
         }
     }
 
@@ -156,23 +161,19 @@ impl Model {
     pub(crate) fn named(&self, values: &[Tensor]) -> Weights {
         match &self.adapters {
             Some(adapters) => adapters.named(&self.config, values),
-            None => self.export(values),
+            None => export(&self.layout.trained(), values),
         }
     }
 
-    fn export(&self, values: &[Tensor]) -> Weights {
-        let mut weights = Weights::default();
-        for (entry, value) in self.layout.entries.iter().zip(values) {
-            let value = value.detach().to_device(Device::Cpu);
-            let mut from = 0;
-            for part in &entry.parts {
-                let rows = part.shape[0] as i64;
-                let tensor = part.pairs.restore(&value.narrow(0, from, rows));
-                from += rows;
-                weights.insert(part.name.clone(), tensor.contiguous());
-            }
-        }
-        weights
+    /// Of tensors under the parameters' names, values that lie like [`Model::parameters`] without adapters, in f32.
+    ///
+    /// # Errors
+    /// One that is missing, has another shape, or belongs to no parameter.
+    pub(crate) fn unnamed(&self, named: &Weights) -> Result<Vec<Tensor>> {
+        let trained = self.layout.trained();
+        let parts = trained.iter().flat_map(|entry| &entry.parts);
+        named.check(&parts.map(|part| (part.name.clone(), part.shape.clone())).collect::<Vec<_>>())?;
+        tch::no_grad(|| computed(&trained, named, Place { kind: Kind::Float, ..self.place }))
     }
 
     /// The final hidden states, `[kept tokens, hidden]`. `keep` names the rows that are wanted. The last layer computes queries'
@@ -262,6 +263,42 @@ impl Model {
         let weight = &self.values[weight];
         x.rms_norm(weight.size(), Some(weight), self.config.rms_norm_eps)
     }
+}
+
+/// The tensors that some entries are computed with.
+fn computed(entries: &[&Entry], weights: &Weights, place: Place) -> Result<Vec<Tensor>> {
+    let mut values = Vec::with_capacity(entries.len());
+    for entries in entries.chunks(AT_ONCE) {
+        let names: Vec<&str> = entries.iter().flat_map(|entry| &entry.parts).map(|part| part.name.as_str()).collect();
+        let mut found = weights.fetch(&names, place.device)?.into_iter();
+        for entry in entries {
+            let mut parts = Vec::with_capacity(entry.parts.len());
+            for part in &entry.parts {
+                let tensor = found.next().expect("one was asked for by each name");
+                parts.push(part.pairs.reorder(&tensor.f_to_kind(place.kind)?));
+            }
+            // A copy in any case: weights may be held by the caller too.
+            let whole = if parts.len() == 1 { parts[0].copy() } else { Tensor::f_cat(&parts, 0)? };
+            values.push(whole.contiguous());
+        }
+    }
+    Ok(values)
+}
+
+/// Hugging Face's tensors of some entries, on the host.
+fn export(entries: &[&Entry], values: &[Tensor]) -> Weights {
+    let mut weights = Weights::default();
+    for (entry, value) in entries.iter().zip(values) {
+        let value = value.detach().to_device(Device::Cpu);
+        let mut from = 0;
+        for part in &entry.parts {
+            let rows = part.shape[0] as i64;
+            let tensor = part.pairs.restore(&value.narrow(0, from, rows));
+            from += rows;
+            weights.insert(part.name.clone(), tensor.contiguous());
+        }
+    }
+    weights
 }
 
 /// Turns neighbouring pairs of `[rows, heads, dim]` by complex numbers `[rows, 1, dim / 2]`, in single precision.

@@ -256,13 +256,13 @@ fn inputs(model: &Model, batch: &Microbatch) -> Inputs {
     let device = model.place.device;
     let tokens = Tensor::from_slice(&batch.tokens).to_device(device);
     let axis = |axis: usize| -> Vec<i64> { batch.positions.iter().map(|p| p[axis]).collect() };
-    let Some(vision) = &model.config.vision else {
-        return Inputs::text(tokens, Tensor::from_slice(&axis(0)).to_device(device));
+    let positions = match model.config.rope.sections {
+        Some(_) => Tensor::from_slice(&[axis(0), axis(1), axis(2)].concat()).view([3, -1]).to_device(device),
+        None => Tensor::from_slice(&axis(0)).to_device(device),
     };
-    let positions = Tensor::from_slice(&[axis(0), axis(1), axis(2)].concat()).view([3, -1]).to_device(device);
-    if batch.pictures.is_empty() {
+    let Some(vision) = model.config.vision.as_ref().filter(|_| !batch.pictures.is_empty()) else {
         return Inputs::text(tokens, positions);
-    }
+    };
     let rows: Vec<i64> = batch.pictures.iter().flat_map(|(row, picture)| *row as i64..(row + picture.tokens(vision)) as i64).collect();
     let shown: Vec<&Picture> = batch.pictures.iter().map(|(_, picture)| picture).collect();
     let features = model.see(&shown).expect("pictures were checked when they were taken up");

@@ -2,7 +2,7 @@
 //!
 //! In: the image processor's patches, and where their tokens lie. Out: pixel rows for the vision tower, and M-RoPE's positions.
 
-use crate::config::VisionConfig;
+use crate::config::{EncoderKind, VisionConfig};
 use crate::{Error, Result};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -50,7 +50,7 @@ impl Picture {
 
     /// Tokens that stand for it.
     pub fn tokens(&self, vision: &VisionConfig) -> usize {
-        self.rows() / vision.merged()
+        vision.tokens(self.grid)
     }
 
     /// One past its last token.
@@ -64,6 +64,14 @@ impl Picture {
         let merge = vision.spatial_merge_size as u32;
         if time != 1 || height == 0 || width == 0 || height % merge != 0 || width % merge != 0 || height.max(width) > 1 << 14 {
             return Err(format!("a picture's grid is {:?}; expected [1, h, w] with h and w multiples of {merge}", self.grid));
+        }
+        let fixed = vision.encoder.as_ref().filter(|encoder| encoder.kind == EncoderKind::Siglip);
+        let side = fixed.map(|encoder| (encoder.image_size / vision.patch_size) as u32);
+        if let Some(side) = side.filter(|side| [*side, *side] != [height, width]) {
+            return Err(format!("a picture's grid is {:?}; the encoder takes [1, {side}, {side}] alone", self.grid));
+        }
+        if vision.tokens(self.grid) == 0 {
+            return Err("a picture of one patch, whose only token the encoder leaves out".into());
         }
         let expected = self.rows() * vision.in_channels * vision.patch_size * vision.patch_size;
         if self.patches.len() != expected {
@@ -106,7 +114,7 @@ fn no_image_token(tokens: &[u32], vision: &VisionConfig) -> std::result::Result<
     }
 }
 
-/// Time, height and width of each token, and the position of the token that would follow: text counts on, a picture's tokens
+/// Time, height and width of each token, and the position of the token that would follow: text counts on. Behind a tower a picture's tokens
 /// count their place in it from where it begins, and after it the count goes on past its longer side.
 pub(crate) fn positions(count: usize, pictures: &[Picture], vision: Option<&VisionConfig>) -> (Vec<[i64; 3]>, i64) {
     let mut all = Vec::with_capacity(count);
@@ -114,6 +122,11 @@ pub(crate) fn positions(count: usize, pictures: &[Picture], vision: Option<&Visi
     for picture in pictures {
         let Some(vision) = vision else { break };
         count_on(&mut all, (picture.offset as usize).min(count), &mut next);
+        if vision.encoder.is_some() {
+            // A decoder with positions of one axis counts a picture's tokens like any others.
+            count_on(&mut all, picture.end(vision).min(count), &mut next);
+            continue;
+        }
         let merge = vision.spatial_merge_size as i64;
         let (height, width) = (i64::from(picture.grid[1]) / merge, i64::from(picture.grid[2]) / merge);
         all.extend((0..height * width).map(|cell| [next, next + cell / width, next + cell % width]));

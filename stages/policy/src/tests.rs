@@ -1,5 +1,6 @@
 //! Behaviour across the crate's parts, on small random models.
 
+mod encoder;
 mod engine;
 mod folders;
 mod parity;

@@ -191,7 +191,9 @@ impl Trainer {
     /// # Errors
     /// [`Error::Torch`], without memory.
     pub fn snapshot_reference(&mut self) -> Result<()> {
-        self.reference = Some(Model::new(&self.model.config, &self.host_weights(), self.model.place)?);
+        let mut reference = Model::new(&self.model.config, &self.host_weights(), self.model.place)?;
+        reference.share_encoder(&self.model);
+        self.reference = Some(reference);
         Ok(())
     }
 

@@ -19,6 +19,9 @@ impl Model {
     /// # Errors
     /// [`crate::Error::Options`] for a model without eyes or a picture that does not fit it; [`crate::Error::Torch`].
     pub(crate) fn see(&self, pictures: &[&Picture]) -> Result<Tensor> {
+        if let (Some(vision), Some(encoder), Some(at)) = (&self.config.vision, self.config.encoder(), &self.layout.encoder) {
+            return self.see_by_encoder(pictures, vision, encoder, at);
+        }
         let (Some(vision), Some(tower)) = (&self.config.vision, &self.layout.tower) else {
             return Err(crate::Error::Options("the model has no eyes".into()));
         };

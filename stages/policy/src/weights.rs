@@ -132,22 +132,33 @@ impl Weights {
 
     /// Brings the spellings that are in use to the one of the hub's files.
     fn canonical(self, config: &ModelConfig) -> Weights {
-        let spell = |name: String| -> String {
-            if config.vision.is_none() {
-                return name;
-            }
-            let rest = |prefix: &str, to: &str| name.strip_prefix(prefix).map(|rest| format!("{to}{rest}"));
-            rest("model.language_model.", "model.").or_else(|| rest("model.visual.", "visual.")).unwrap_or(name)
-        };
-        let mut tensors: BTreeMap<String, Stored> = self.tensors.into_iter().map(|(name, stored)| (spell(name), stored)).collect();
+        let mut tensors: BTreeMap<String, Stored> =
+            self.tensors.into_iter().map(|(name, stored)| (spelled(&name, config), stored)).collect();
         // Some programs write the tied output layer out in full; it is the embedding again.
         if config.tie_word_embeddings {
-            tensors.remove("lm_head.weight");
+            tensors.remove(&format!("{}lm_head.weight", config.decoder_prefix()));
         }
         // Old Llama files hold the rotary frequencies, which follow from the configuration.
         tensors.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
         Weights { tensors }
     }
+}
+
+/// A tensor's or module's name as the hub's files have it, from that or the name of the model in memory.
+pub(crate) fn spelled(name: &str, config: &ModelConfig) -> String {
+    let spellings: &[(&str, &str)] = match (&config.vision, config.encoder()) {
+        (None, _) => &[],
+        (Some(_), None) => &[("model.language_model.", "model."), ("model.visual.", "visual.")],
+        (Some(_), Some(_)) => &[
+            ("model.language_model.", "language_model.model."),
+            ("lm_head.", "language_model.lm_head."),
+            ("model.multi_modal_projector.", "multi_modal_projector."),
+            ("model.vision_tower.", "vision_tower."),
+            ("vision_tower.vision_model.", "vision_tower."),
+        ],
+    };
+    let respelled = |(from, to): &(&str, &str)| name.strip_prefix(from).map(|rest| format!("{to}{rest}"));
+    spellings.iter().find_map(respelled).unwrap_or_else(|| name.to_string())
 }
 
 /// Reads a safetensors file of exactly this model.

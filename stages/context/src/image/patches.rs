@@ -3,8 +3,8 @@
 //! In: the bytes of a PNG. Out: its patches as the vision tower takes them, still in 8 bits, and the table that brings levels to
 //! the tower's scale. Kept in 8 bits they are an eighth of the rows of numbers that they stand for.
 
-use super::ImageSettings;
 use super::resize::resize;
+use super::{Fit, ImageSettings};
 
 /// A picture, row by row, three levels a pixel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,20 +60,24 @@ impl Rgb {
 }
 
 impl ImageSettings {
-    /// Resizes a picture and cuts it into patches.
+    /// Resizes a picture and cuts it into patches. What is over at the bottom and the right of a size that is no whole number of
+    /// patches is left out, as a convolution leaves it.
     ///
     /// # Errors
     /// As [`ImageSettings::smart_resize`].
     pub fn patches(&self, picture: &Rgb) -> Result<Patches, String> {
-        let (height, width) = self.smart_resize(picture.height, picture.width)?;
-        let resized = resize(picture, width, height);
+        let [_, rows, columns] = self.grid(picture.height, picture.width)?;
+        let resized = match self.fit {
+            Fit::Area => resize(picture, columns * self.patch, rows * self.patch),
+            fit => fit.apply(picture),
+        };
         let (patch, merge) = (self.patch as usize, self.merge as usize);
-        let (rows, columns) = (height as usize / patch, width as usize / patch);
+        let (rows, columns) = (rows as usize, columns as usize);
         let mut bytes = Vec::with_capacity(resized.pixels.len());
         let mut cut = |top: usize, left: usize| {
             for channel in 0..3 {
                 for y in top * patch..(top + 1) * patch {
-                    let row = &resized.pixels[3 * (y * width as usize + left * patch)..][..3 * patch];
+                    let row = &resized.pixels[3 * (y * resized.width as usize + left * patch)..][..3 * patch];
                     bytes.extend(row.iter().skip(channel).step_by(3));
                 }
             }

@@ -5,7 +5,7 @@
 //! `errand model check` runs it: the command line itself links no libtorch. Exit code 1: the folder is refused, or its scores differ.
 
 use context::ImageSettings;
-use context::image::Rgb;
+use context::image::{Fit, Rgb};
 use policy::{Levels, Memory, Picture};
 use std::path::Path;
 use std::process::ExitCode;
@@ -42,6 +42,14 @@ fn check(folder: &Path) -> Result<(), String> {
             let token = u64::from(settings.factor()).pow(2);
             (settings.min_pixels, settings.max_pixels) = (token, 12 * token);
         }
+        if let Some(encoder) = &vision.encoder {
+            // Files of encoders' own processors name no patch, and a folder without one has the size that the encoder was trained on.
+            settings.patch = vision.patch_size as u32;
+            if settings.fit == Fit::Area {
+                let side = encoder.image_size as u32;
+                (settings.merge, settings.fit) = (1, Fit::Exact { height: side, width: side });
+            }
+        }
         let (patch, merge) = (settings.patch as usize, settings.merge as usize);
         if (patch, merge) != (vision.patch_size, vision.spatial_merge_size) {
             let (p, m) = (vision.patch_size, vision.spatial_merge_size);
@@ -56,9 +64,11 @@ fn check(folder: &Path) -> Result<(), String> {
     })
     .map_err(|e| e.to_string())?;
     let memory = Memory::of(&config);
-    let cost = |width: u32, height: u32| settings.grid(height, width).map(|grid| settings.tokens(grid)).ok();
+    let tokens = |grid: [u32; 3]| config.vision.as_ref().map(|vision| vision.tokens(grid));
+    let cost = |width: u32, height: u32| settings.grid(height, width).ok().and_then(tokens);
     let report = serde_json::json!({
         "family": format!("{:?}", config.family),
+        "encoder": config.encoder().map(|encoder| format!("{:?}", encoder.kind)),
         "parameters": config.parameters(),
         "layers": config.num_hidden_layers,
         "hidden": config.hidden_size,

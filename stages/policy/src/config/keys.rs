@@ -59,6 +59,47 @@ const ROOT_VISION: &[&str] = &[
     "vision_token_id",
 ];
 
+/// Keys of a decoder behind a frozen encoder, beside those of the two.
+const ROOT_ENCODER: &[&str] = &[
+    "ignore_index",
+    "image_seq_length",
+    "image_token_id",
+    "image_token_index",
+    "multimodal_projector_bias",
+    "projector_hidden_act",
+    "text_config",
+    "tie_word_embeddings",
+    "vision_config",
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
+];
+
+/// The decoder's keys of a LLaVA file, checked: all of them lie in `text_config`. The embeddings are tied where either place says so.
+pub(super) fn behind_encoder(family: Family, source: &Map<String, Value>) -> Result<Map<String, Value>> {
+    let nested = source.get("text_config").and_then(Value::as_object);
+    let nested = nested.ok_or_else(|| Error::Config("`text_config` is missing".into()))?;
+    for (key, value) in source {
+        match nested.get(key) {
+            Some(inner) if key == "vocab_size" && inner != value => {
+                return Err(Error::Config(format!("`{key}` is {value} and `text_config.{key}` is {inner}; they must agree")));
+            }
+            _ if key == "projector_hidden_act" && value != "gelu" => {
+                return Err(Error::Config(format!("`{key}` is {value}; allowed: `gelu`")));
+            }
+            _ if ROOT_ENCODER.contains(&key.as_str()) || harmless(key) || key == "vocab_size" => {}
+            _ => return Err(unknown(key)),
+        }
+    }
+    for (key, value) in nested {
+        check(family, key, value, &format!("text_config.{key}"))?;
+    }
+    let mut keys = nested.clone();
+    if source.get("tie_word_embeddings") == Some(&Value::Bool(true)) {
+        keys.insert("tie_word_embeddings".into(), Value::Bool(true));
+    }
+    Ok(keys)
+}
+
 /// The decoder's keys, checked: those at the root, and those of `text_config` where the file is nested.
 pub(super) fn text(family: Family, source: &Map<String, Value>) -> Result<Map<String, Value>> {
     let vision = family == Family::Qwen25Vl;

@@ -1,10 +1,11 @@
-//! `vision_config` of a Qwen2.5-VL model.
+//! How pictures are seen, and `vision_config` of a Qwen2.5-VL model.
 
+use super::encoder::Encoder;
 use super::keys::{Numbers, harmless, unknown};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 
-/// The shape of the vision tower.
+/// The shape of the vision tower: Qwen2.5-VL's, or a frozen encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionConfig {
     pub depth: usize,
@@ -13,11 +14,11 @@ pub struct VisionConfig {
     pub num_heads: usize,
     /// Side of a patch, pixels.
     pub patch_size: usize,
-    /// Frames that one patch spans; a still picture is shown that many times.
+    /// Frames that one patch spans; a still picture is shown that many times. 1 for an encoder.
     pub temporal_patch_size: usize,
-    /// Patches merged into one token, along each side.
+    /// Patches merged into one token, along each side. 1 for an encoder.
     pub spatial_merge_size: usize,
-    /// Side of a window of attention, pixels.
+    /// Side of a window of attention, pixels. An encoder has none: 0.
     pub window_size: usize,
     /// Blocks whose attention spans the whole picture.
     pub fullatt_block_indexes: Vec<usize>,
@@ -26,6 +27,8 @@ pub struct VisionConfig {
     pub out_hidden_size: usize,
     /// What stands in the token sequence for each token of a picture.
     pub image_token_id: u32,
+    /// In place of Qwen2.5-VL's tower: a frozen encoder and a projector.
+    pub encoder: Option<Encoder>,
 }
 
 const KNOWN: &[&str] = &[
@@ -81,6 +84,7 @@ impl VisionConfig {
             in_channels: numbers.optional("in_channels")?.or(numbers.optional("in_chans")?).unwrap_or(3),
             out_hidden_size: numbers.size("out_hidden_size")?,
             image_token_id: Numbers::of(source).size("image_token_id")? as u32,
+            encoder: None,
         })
     }
 
@@ -99,6 +103,9 @@ impl VisionConfig {
         }
         if self.in_channels != 3 {
             return Err(Error::Config(format!("`vision_config.in_channels` is {}; allowed: 3", self.in_channels)));
+        }
+        if let Some(encoder) = &self.encoder {
+            return encoder.check(self);
         }
         if self.out_hidden_size != hidden {
             let out = self.out_hidden_size;
@@ -130,7 +137,20 @@ impl VisionConfig {
                 "patches of {patches} pixels, {merges} x {merges} a token; preprocessor_config.json has {patch}, {merge} x {merge}"
             )));
         }
+        // The image processor counts a token for each patch, and so must the model.
+        if let Some(encoder) = self.encoder.as_ref().filter(|encoder| encoder.tokens(1) != 1) {
+            let strategy = if encoder.drops_first { "full" } else { "default" };
+            return Err(Error::Config(format!(
+                "a picture costs another number of tokens than it has patches; hint: `vision_feature_select_strategy` must be `{strategy}`"
+            )));
+        }
         Ok(())
+    }
+
+    /// Tokens that a picture of this grid costs: time (1), height and width, in patches.
+    pub fn tokens(&self, grid: [u32; 3]) -> usize {
+        let patches = grid.iter().map(|n| *n as usize).product();
+        self.encoder.as_ref().map_or(patches / self.merged(), |encoder| encoder.tokens(patches))
     }
 
     pub fn head_dim(&self) -> usize {

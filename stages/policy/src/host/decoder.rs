@@ -50,6 +50,7 @@ pub(crate) struct Decoder {
 impl Decoder {
     pub(crate) fn new(config: &ModelConfig, weights: &Weights) -> Result<Decoder> {
         let get = |name: &str| -> Result<Vec<f32>> {
+            let name = &format!("{}{name}", config.decoder_prefix());
             let values = crate::model::download(&weights.get(name)?);
             match values.iter().all(|value| value.is_finite()) {
                 true => Ok(values),

@@ -137,3 +137,48 @@ fn pictures_and_image_tokens_that_do_not_match_are_refused() {
         assert!(error.contains(why), "{error}");
     }
 }
+
+/// A committed case of LLaVA's whose config.json was changed.
+fn spoiled_encoder(case: &str, change: &dyn Fn(&mut serde_json::Value)) -> String {
+    let folder = copy(case);
+    let path = folder.path().join("config.json");
+    let mut config = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut config);
+    std::fs::write(&path, config.to_string()).unwrap();
+    refusal(folder.path())
+}
+
+#[test]
+fn encoders_that_are_not_computed_are_refused_by_name() {
+    type Change<'a> = &'a dyn Fn(&mut serde_json::Value);
+    let cases: [(&str, Change<'_>, &str); 12] = [
+        ("llava-0", &|c| c["vision_config"]["model_type"] = "clip_vision_model".into(), "allowed: `siglip_vision_model`, `dinov2`"),
+        ("llava-0", &|c| c["text_config"]["model_type"] = "gemma".into(), "`text_config.model_type` is `gemma`"),
+        ("llava-0", &|c| c["vision_feature_layer"] = 9.into(), "`vision_feature_layer` is 9; allowed: -"),
+        ("llava-1", &|c| c["vision_feature_layer"] = serde_json::json!([-1, -9]), "`vision_feature_layer` is [-1,-9]"),
+        ("llava-1", &|c| c["vision_feature_layer"] = serde_json::json!([]), "`vision_feature_layer` is []"),
+        ("llava-0", &|c| c["vision_feature_select_strategy"] = "cls".into(), "allowed: `default`, `full`"),
+        ("llava-0", &|c| c["projector_hidden_act"] = "relu".into(), "`projector_hidden_act` is \"relu\"; allowed: `gelu`"),
+        ("llava-0", &|c| c["vision_config"]["registers"] = 4.into(), "`vision_config.registers`"),
+        ("llava-0", &|c| c["video_token_index"] = 4.into(), "key `video_token_index` is not known"),
+        ("llava-1", &|c| c["vision_config"]["drop_path_rate"] = 0.1.into(), "`vision_config.drop_path_rate` is 0.1; allowed: 0"),
+        ("llava-1", &|c| c["vision_config"]["image_size"] = 1.into(), "`vision_config.image_size` is 1"),
+        ("llava-0", &|c| c["vision_config"]["num_attention_heads"] = 5.into(), "units in 5 heads"),
+    ];
+    for (case, change, why) in cases {
+        let error = spoiled_encoder(case, change);
+        assert!(error.contains(why), "{case}: {error}");
+    }
+}
+
+#[test]
+fn a_projector_of_another_shape_is_refused_with_both_shapes() {
+    let more = |c: &mut serde_json::Value| {
+        let layers = c["vision_feature_layer"].as_array().map_or(1, Vec::len);
+        c["vision_feature_layer"] = vec![-1; layers + 1].into();
+    };
+    for case in ["llava-0", "llava-1"] {
+        let error = spoiled_encoder(case, &more);
+        assert!(error.contains("tensor `multi_modal_projector.linear_1.weight`: expected shape ["), "{error}");
+    }
+}

@@ -64,8 +64,12 @@ impl Case {
     fn pictures(&self, number: usize, config: &ModelConfig) -> Vec<Picture> {
         let Some(vision) = &config.vision else { return vec![] };
         let (patch, merge) = (vision.patch_size as u32, vision.spatial_merge_size as u32);
+        let written = std::fs::read(self.folder.join("preprocessor_config.json"));
         let area = u64::from(patch * merge).pow(2);
-        let settings = context::ImageSettings { patch, merge, min_pixels: area, max_pixels: 12 * area, ..Default::default() };
+        let settings = match written {
+            Ok(json) => context::ImageSettings { patch, merge, ..context::ImageSettings::from_json(&json).unwrap() },
+            Err(_) => context::ImageSettings { patch, merge, min_pixels: area, max_pixels: 12 * area, ..Default::default() },
+        };
         let levels = Levels(Arc::new(settings.levels()));
         let offsets: Vec<i64> = Vec::try_from(&self.expected[&format!("offset.{number}")]).unwrap();
         let grids = &self.expected[&format!("grid.{number}")];
@@ -283,8 +287,31 @@ fn parity_qwen2_5_vl() {
 }
 
 #[test]
+fn parity_llava() {
+    let cases = cases("llava");
+    let mut close = 0;
+    for case in &cases {
+        case.check_scores();
+        case.check_gradients();
+        case.check_round_trip();
+        case.check_serving();
+        close += case.check_forced().max(case.check_greedy());
+    }
+    println!("llava: {} cases, {close} places too close to tell", cases.len());
+}
+
+#[test]
 fn parity_lora() {
-    let cases = cases("lora");
+    check_lora("lora");
+}
+
+#[test]
+fn parity_lora_llava() {
+    check_lora("lora_llava");
+}
+
+fn check_lora(family: &str) {
+    let cases = cases(family);
     let mut close = 0;
     for case in &cases {
         case.check_scores();
@@ -299,5 +326,5 @@ fn parity_lora() {
         trainer.merge_adapter();
         case.check_scores_of(&trainer);
     }
-    println!("lora: {} cases, {close} places too close to tell", cases.len());
+    println!("{family}: {} cases, {close} places too close to tell", cases.len());
 }
