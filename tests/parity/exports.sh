@@ -4,7 +4,8 @@
 #   tests/parity/exports.sh RUN [--runs FOLDER] [--formats "verl messages sharegpt lerobot spoc"] [--verl] [--lerobot]
 #
 # ERRAND names the program; PARITY_PYTHON a Python that has pyarrow, pandas, duckdb, datasets, pillow, h5py and av, with --verl also
-# verl 0.9.1 (pip install --no-deps) and what it imports. Without it a virtual environment of its own is made in target/exports.
+# verl 0.9.1, with --lerobot lerobot 0.4.4 (both: pip install --no-deps, and what they import; stages/store/README.md
+# says which). Without it a virtual environment of its own is made in target/exports.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 target=${CARGO_TARGET_DIR:-$here/../../target}

@@ -43,7 +43,11 @@ pub(crate) async fn ls(runs: &Path, run: Option<&str>, store: Option<&str>) -> R
     Ok(())
 }
 
-async fn known(runs: &Path, store: Option<&str>) -> Result<Vec<Which>> {
+/// The runs of a folder, or of a store.
+///
+/// # Errors
+/// A store that cannot be listed.
+pub(super) async fn known(runs: &Path, store: Option<&str>) -> Result<Vec<Which>> {
     if let Some(url) = store {
         let names = Store::open_existing(url, "")?.runs().await?;
         return Ok(names.into_iter().map(|run| Which { run, store: Some(url.into()) }).collect());

@@ -5,6 +5,7 @@ mod imitate;
 mod import;
 mod ls;
 mod place;
+mod query;
 mod replay;
 mod retokenize;
 mod sensors;
@@ -53,6 +54,8 @@ pub(crate) enum Data {
         #[arg(long)]
         pictures: Option<PathBuf>,
     },
+    /// SQL over trajectories and turns, of all runs or some.
+    Query(query::Arguments),
     /// What the robot's sensors held after each primitive step, one JSON object a line.
     Sensors(sensors::Arguments),
     /// Makes a dataset for another tokenizer, prompt or reply format, from what was done in each turn.
@@ -68,6 +71,7 @@ pub(crate) async fn run(data: Data, runs: &Path) -> Result<ExitCode> {
     match data {
         Data::Ls { run, store } => ls::ls(runs, run.as_deref(), store.as_deref()).await?,
         Data::Show { which, episode, pictures } => show::show(runs, &which, episode, pictures.as_deref()).await?,
+        Data::Query(arguments) => query::query(&arguments, runs).await?,
         Data::Sensors(arguments) => sensors::sensors(&arguments, runs).await?,
         Data::Retokenize(arguments) => retokenize::retokenize(&arguments, runs).await?,
         Data::Compact { which } => compact(runs, &which).await?,

@@ -14,23 +14,32 @@ pub(crate) struct Place {
     pipeline: Option<Pipeline>,
 }
 
+/// Where a run's trajectories lie, and its pipeline where the run's folder has it.
+///
+/// # Errors
+/// No such run, or a folder whose pipeline cannot be read.
+pub(crate) fn url_of(runs: &Path, which: &Which) -> Result<(String, Option<Pipeline>)> {
+    let folder = runs.join(&which.run);
+    let beside = folder.join("pipeline.toml");
+    let pipeline = match std::fs::read_to_string(&beside) {
+        Ok(text) => Some(crate::config::parse(&text).map_err(|line| anyhow::anyhow!("{}: {line}", beside.display()))?),
+        Err(_) => None,
+    };
+    let url = match (&which.store, &pipeline) {
+        (Some(url), _) => url.clone(),
+        (None, Some(pipeline)) => crate::summary::store_url(pipeline, &folder),
+        (None, None) => crate::summary::folder_of(runs, &which.run)?.join("trajectories").display().to_string(),
+    };
+    Ok((url, pipeline))
+}
+
 impl Place {
     /// Opens a run: in the store that is given, or in that of its folder.
     ///
     /// # Errors
     /// No such run, or a store that cannot be read.
     pub(crate) async fn open(runs: &Path, which: &Which) -> Result<Place> {
-        let folder = runs.join(&which.run);
-        let beside = folder.join("pipeline.toml");
-        let mut pipeline = match std::fs::read_to_string(&beside) {
-            Ok(text) => Some(crate::config::parse(&text).map_err(|line| anyhow::anyhow!("{}: {line}", beside.display()))?),
-            Err(_) => None,
-        };
-        let url = match (&which.store, &pipeline) {
-            (Some(url), _) => url.clone(),
-            (None, Some(pipeline)) => crate::summary::store_url(pipeline, &folder),
-            (None, None) => crate::summary::folder_of(runs, &which.run)?.join("trajectories").display().to_string(),
-        };
+        let (url, mut pipeline) = url_of(runs, which)?;
         let store = Store::open_existing(&url, &which.run)?;
         let reader = Reader::over(store.clone()).await?;
         if reader.entries().is_empty() {

@@ -6,6 +6,7 @@
 mod changed;
 mod fetch;
 mod imported;
+mod queried;
 
 use futures::TryStreamExt;
 use schemas::End;

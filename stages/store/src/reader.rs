@@ -272,6 +272,15 @@ impl Reader {
         Ok(())
     }
 
+    /// Whether another reader may be given a file: it is there, whole by its length, and has the store's columns and the rows
+    /// that were committed. Reads its footer only; [`Reader::verify`] reads all of it.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Malformed`] or [`Error::Schema`], which name the file.
+    pub async fn check(&self, file: &FileEntry) -> Result<(), Error> {
+        self.footer(file).await.map(drop)
+    }
+
     #[cfg(test)]
     pub(crate) async fn rows_read(&self, file: &FileEntry, episode: Option<u64>) -> usize {
         self.batches(file, None, episode.map(|number| (number, number)))
@@ -287,9 +296,8 @@ impl Reader {
         Error::Read { store: self.store.url().into(), path: file.path.clone(), reason }
     }
 
-    /// The rows of a file: of these columns only where some are named, and of the row groups that may hold these
-    /// episodes only where they are given.
-    async fn batches(&self, file: &FileEntry, columns: Option<&[&str]>, numbers: Option<Numbers>) -> Result<Vec<RecordBatch>, Error> {
+    /// Opens a file that is as long as the manifest says, of this store's columns, and of the rows that it was committed with.
+    async fn footer(&self, file: &FileEntry) -> Result<Builder, Error> {
         let malformed = |reason: String| Error::Malformed { path: file.path.clone(), reason };
         // Asking for the size tells a file that is gone from one that is broken.
         let size = self.store.size(&file.path).await?.ok_or_else(|| self.gone(file))?;
@@ -297,17 +305,25 @@ impl Reader {
             return Err(malformed(format!("it has {size} bytes, the manifest says {}: it was cut short or written over", file.bytes)));
         }
         let (object, path) = self.store.object(&file.path);
-        let mut builder = ParquetRecordBatchStreamBuilder::new(Ranged { object, path, size }).await.map_err(|e| malformed(one_line(&e)))?;
+        let builder = ParquetRecordBatchStreamBuilder::new(Ranged { object, path, size }).await.map_err(|e| malformed(one_line(&e)))?;
         check_columns(&builder, file)?;
+        let rows = builder.metadata().file_metadata().num_rows();
+        if rows < 0 || rows as u64 != file.rows {
+            return Err(malformed(format!("it holds {rows} rows, the manifest says {}", file.rows)));
+        }
+        Ok(builder)
+    }
+
+    /// The rows of a file: of these columns only where some are named, and of the row groups that may hold these
+    /// episodes only where they are given.
+    async fn batches(&self, file: &FileEntry, columns: Option<&[&str]>, numbers: Option<Numbers>) -> Result<Vec<RecordBatch>, Error> {
+        let malformed = |reason: String| Error::Malformed { path: file.path.clone(), reason };
+        let mut builder = self.footer(file).await?;
         if let Some(names) = columns {
             let fields = builder.schema().fields().iter().enumerate();
             let roots: Vec<usize> = fields.filter(|(_, field)| names.contains(&field.name().as_str())).map(|(at, _)| at).collect();
             let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
             builder = builder.with_projection(mask);
-        }
-        let rows = builder.metadata().file_metadata().num_rows();
-        if rows < 0 || rows as u64 != file.rows {
-            return Err(malformed(format!("it holds {rows} rows, the manifest says {}", file.rows)));
         }
         if let Some(numbers) = numbers {
             let groups = groups_with(&builder, numbers).map_err(|e| malformed(one_line(&e)))?;

@@ -31,6 +31,7 @@ async fn refusal(store: &Store) -> Error {
     let reader = Reader::over(store.clone()).await.unwrap();
     let file = reader.files(Kind::Trajectories).next().unwrap().clone();
     let error = reader.file_summaries(&file).await.unwrap_err();
+    assert_eq!(reader.check(&file).await.unwrap_err().to_string(), error.to_string());
     assert!(error.to_string().contains(&file.path) && !error.to_string().contains('\n'), "{error}");
     error
 }
@@ -69,6 +70,7 @@ fn a_changed_byte_is_found_wherever_it_is() {
         let (store, file, path) = committed(folder.path()).await;
         let reader = Reader::over(store).await.unwrap();
         reader.verify(&file).await.unwrap();
+        reader.check(&file).await.unwrap();
         let whole = std::fs::read(&path).unwrap();
         for at in (0..whole.len()).step_by(97) {
             let mut changed = whole.clone();
