@@ -19,6 +19,8 @@ const PROGRAM: &str = "errand-query";
 #[command(after_help = tables())]
 pub(crate) struct Arguments {
     /// One query, as "select run, count(*) from trajectories group by run".
+    // SQL's comments begin as options do.
+    #[arg(allow_hyphen_values = true)]
     sql: String,
     #[arg(long, value_enum, default_value = "table")]
     format: Form,
