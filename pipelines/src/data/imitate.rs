@@ -154,9 +154,7 @@ fn play(
         }
         let mut ordered = experts.episodes(kind.as_ref(), numbers).map_err(anyhow::Error::msg)?;
         ordered.retain(|(episode, _)| !done.contains(episode.id.number));
-        let mut ends = loopback.play(ordered)?;
-        ends.iter_mut().for_each(|end| pipeline.strip_pictures(end));
-        if to.send(Ok(ends)).is_err() {
+        if to.send(Ok(loopback.play(ordered)?)).is_err() {
             return Ok(());
         }
     }

@@ -1,7 +1,7 @@
 //! `config.json` as Hugging Face writes it: the numbers that give a model its shape.
 //!
-//! In: JSON of one of four families, or of LLaVA's nesting of three of them behind a frozen encoder. Out: a [`ModelConfig`]. Keys that change what is computed and that this code does not
-//! compute are refused by name; so are keys that it does not know. What was read is kept, so that it is written back as it was.
+//! In: JSON of one of four families, or of LLaVA's nesting of three of them behind a frozen encoder. Out: a [`ModelConfig`].
+//! Keys that change what is computed and that this code does not compute are refused by name; so are keys that it does not know. What was read is kept, so that it is written back as it was.
 
 mod encoder;
 mod keys;
