@@ -12,6 +12,8 @@ mod cache;
 mod check;
 mod checkpoint;
 mod config;
+mod cuda;
+mod decode;
 mod device;
 mod encoded;
 mod encoder;

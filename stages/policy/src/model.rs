@@ -251,6 +251,11 @@ impl Model {
         if factor == 1.0 { rotation } else { rotation * factor }
     }
 
+    /// Angle per position of each rotary pair, `[1, dim / 2]`, f32.
+    pub(crate) fn frequencies(&self) -> &Tensor {
+        &self.frequencies
+    }
+
     pub(crate) fn linear(&self, at: LinearAt, x: &Tensor) -> Tensor {
         let y = product(x, &self.values[at.weight], at.bias.map(|bias| &self.values[bias]));
         match &self.adapters {
