@@ -4,20 +4,24 @@
 
 use crate::{Error, Result};
 use cudarc::cublas::{self, CudaBlas, sys as blas};
-use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaModule, CudaStream, LaunchConfig, PushKernelArg, result};
+use cudarc::driver::sys::{
+    CUgraphInstantiate_flags, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig, CUstreamCaptureMode,
+    cuLaunchKernelEx,
+};
+use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaModule, CudaStream, result};
 use cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ffi::c_void;
 use std::fmt::Display;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// Room for cuBLAS, as much as it is advised to have on Hopper; its own would be taken anew inside a graph.
 const WORKSPACE: i64 = 32 << 20;
-const SOURCE: &str = include_str!("kernels.cu");
-/// Tensor cores for bfloat16 came with this; the driver compiles on for what is there.
-const ARCHITECTURE: &str = "compute_80";
+/// Tensor cores for bfloat16 came with the first; with the second, kernels that start while the one before them ends. The driver
+/// compiles on for what is there.
+const ARCHITECTURES: [&str; 2] = ["compute_80", "compute_90"];
 
 /// What a kernel is called with.
 #[derive(Clone, Copy, Debug)]
@@ -37,13 +41,21 @@ pub(crate) struct Grid {
     pub(crate) shared: usize,
 }
 
+/// Compiled kernels, by name, and the stream that they run on.
+pub(crate) struct Kernels {
+    stream: Arc<CudaStream>,
+    module: Arc<CudaModule>,
+    known: RefCell<BTreeMap<&'static str, CudaFunction>>,
+    /// Whether a kernel may start while the one before it ends.
+    overlap: bool,
+}
+
 pub(crate) struct Gpu {
+    kernels: Kernels,
     stream: Arc<CudaStream>,
     /// Where libtorch computes.
     torch: Arc<CudaStream>,
     event: CudaEvent,
-    module: Arc<CudaModule>,
-    kernels: RefCell<BTreeMap<&'static str, CudaFunction>>,
     blas: CudaBlas,
     _workspace: Tensor,
     pub(crate) processors: usize,
@@ -59,29 +71,93 @@ fn require(there: bool, library: &str) -> Result<()> {
     if there { Ok(()) } else { Err(Error::Cuda(format!("{library} is not found; {hint}"))) }
 }
 
-/// The kernels, compiled for any GPU that can run them. Needs no GPU.
+/// A source, compiled for any GPU that can run it, or for those on which kernels `overlap`. Needs no GPU.
 ///
 /// # Errors
 /// [`Error::Cuda`] where the compiler is missing or refuses them.
-pub(crate) fn compile() -> Result<Ptx> {
+pub(crate) fn compile(source: &str, overlap: bool) -> Result<Ptx> {
     // SAFETY: it only tries to open a library.
     require(unsafe { cudarc::nvrtc::sys::is_culib_present() }, "libnvrtc")?;
-    let options = CompileOptions { arch: Some(ARCHITECTURE), options: vec!["--std=c++17".into()], ..CompileOptions::default() };
-    compile_ptx_with_opts(SOURCE, options).map_err(|e| Error::Cuda(format!("kernels.cu: {e:?}")))
+    let options = CompileOptions {
+        arch: Some(ARCHITECTURES[usize::from(overlap)]),
+        options: vec!["--std=c++17".into()],
+        ..CompileOptions::default()
+    };
+    compile_ptx_with_opts(source, options).map_err(|e| Error::Cuda(format!("kernels: {e:?}")))
+}
+
+/// The device's context, the one that libtorch has too.
+fn context(ordinal: usize) -> Result<Arc<CudaContext>> {
+    // SAFETY: it only tries to open a library.
+    require(unsafe { cudarc::driver::sys::is_culib_present() }, "libcuda")?;
+    CudaContext::new(ordinal).map_err(failed("the device"))
+}
+
+impl Kernels {
+    /// Kernels that run in order with what libtorch is asked for.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] where a library is missing, or the kernels cannot be compiled.
+    pub(crate) fn beside_torch(ordinal: usize, source: &str) -> Result<Kernels> {
+        let stream = context(ordinal)?.default_stream();
+        Kernels::on(stream, source, false)
+    }
+
+    fn on(stream: Arc<CudaStream>, source: &str, overlap: bool) -> Result<Kernels> {
+        let module = stream.context().load_module(compile(source, overlap)?).map_err(failed("kernels"))?;
+        Ok(Kernels { stream, module, known: RefCell::default(), overlap })
+    }
+
+    /// Runs a kernel. The caller answers for the arguments: their number, their order, and that the memory they
+    /// name is there until the stream has been waited for.
+    pub(crate) fn launch(&self, name: &'static str, grid: Grid, arguments: &[Argument]) -> Result<()> {
+        let mut known = self.known.borrow_mut();
+        let kernel = match known.entry(name) {
+            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::btree_map::Entry::Vacant(new) => new.insert(self.module.load_function(name).map_err(failed(name))?),
+        };
+        let pointer = |argument: &Argument| match argument {
+            Argument::At(address) => (&raw const *address).cast_mut().cast(),
+            Argument::Int(number) => (&raw const *number).cast_mut().cast(),
+            Argument::Float(number) => (&raw const *number).cast_mut().cast(),
+        };
+        let mut pointers: Vec<*mut c_void> = arguments.iter().map(pointer).collect();
+        let mut overlap = CUlaunchAttribute {
+            id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: CUlaunchAttributeValue { programmaticStreamSerializationAllowed: i32::from(self.overlap) },
+        };
+        let [x, y, z] = grid.blocks.map(|count| count as u32);
+        let config = CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: grid.threads as u32,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: grid.shared as u32,
+            hStream: self.stream.cu_stream(),
+            attrs: &raw mut overlap,
+            numAttrs: 1,
+        };
+        self.stream.context().bind_to_thread().map_err(failed(name))?;
+        // SAFETY: as this function says; arguments and attribute outlive the call, which copies them.
+        unsafe { cuLaunchKernelEx(&raw const config, kernel.cu_function(), pointers.as_mut_ptr(), std::ptr::null_mut()) }
+            .result()
+            .map_err(failed(name))
+    }
 }
 
 impl Gpu {
     /// # Errors
     /// [`Error::Cuda`] where a library is missing, or the kernels cannot be compiled.
     pub(crate) fn new(ordinal: usize) -> Result<Gpu> {
-        let compiled = compile()?;
+        let context = context(ordinal)?;
         // SAFETY: it only tries to open a library.
-        require(unsafe { cudarc::driver::sys::is_culib_present() }, "libcuda")?;
-        // SAFETY: likewise.
         require(unsafe { blas::is_culib_present() }, "libcublas")?;
-        let context = CudaContext::new(ordinal).map_err(failed("the device"))?;
-        let module = context.load_module(compiled).map_err(failed("kernels.cu"))?;
+        let overlap = context.compute_capability().map_err(failed("the device"))?.0 >= 9;
         let stream = context.new_stream().map_err(failed("a stream"))?;
+        let kernels = Kernels::on(stream.clone(), include_str!("kernels.cu"), overlap)?;
         let blas = CudaBlas::new(stream.clone()).map_err(|e| Error::Cuda(format!("cuBLAS: {e:?}")))?;
         let workspace = Tensor::f_zeros([WORKSPACE], (Kind::Uint8, Device::Cuda(ordinal)))?;
         // SAFETY: the room is as large as said, and lives as long as the handle.
@@ -92,30 +168,12 @@ impl Gpu {
         let processors = context.attribute(count).map_err(failed("the device"))? as usize;
         let event = context.new_event(None).map_err(failed("an event"))?;
         let torch = context.default_stream();
-        Ok(Gpu { stream, torch, event, module, kernels: RefCell::default(), blas, _workspace: workspace, processors })
+        Ok(Gpu { kernels, stream, torch, event, blas, _workspace: workspace, processors })
     }
 
-    /// Runs a kernel of `kernels.cu`. The caller answers for the arguments: their number, their order, and that the memory they
-    /// name is there until the stream has been waited for.
+    /// Runs one of the decoder's kernels; see [`Kernels::launch`].
     pub(crate) fn launch(&self, name: &'static str, grid: Grid, arguments: &[Argument]) -> Result<()> {
-        let mut kernels = self.kernels.borrow_mut();
-        let kernel = match kernels.entry(name) {
-            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(new) => new.insert(self.module.load_function(name).map_err(failed(name))?),
-        };
-        let mut builder = self.stream.launch_builder(kernel);
-        for argument in arguments {
-            match argument {
-                Argument::At(address) => builder.arg(address),
-                Argument::Int(number) => builder.arg(number),
-                Argument::Float(number) => builder.arg(number),
-            };
-        }
-        let [x, y, z] = grid.blocks.map(|count| count as u32);
-        let shape = LaunchConfig { grid_dim: (x, y, z), block_dim: (grid.threads as u32, 1, 1), shared_mem_bytes: grid.shared as u32 };
-        // SAFETY: as this function says.
-        unsafe { builder.launch(shape) }.map_err(failed(name))?;
-        Ok(())
+        self.kernels.launch(name, grid, arguments)
     }
 
     /// `out (rows x n) = x (rows x k) · weightᵀ (n x k) + keep · out`, bfloat16; `out` is f32 where `scores` says so.

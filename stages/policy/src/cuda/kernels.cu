@@ -34,10 +34,23 @@ __device__ __forceinline__ void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// Where the hardware can, a kernel starts while the one before it ends: what comes before `wait` may read only what no kernel of the
+// step writes. Every kernel waits, so that all that came before one has ended too.
+__device__ __forceinline__ void wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // Weights are read once a step and are no use to the first cache.
 __device__ __forceinline__ uint4 stream(const u16* from) {
     uint4 value;
-    asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
         : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w) : "l"(from));
     return value;
 }
@@ -52,6 +65,8 @@ __device__ __forceinline__ float warp_sum(float value) {
 
 // x[row] = table[tokens[row]]
 extern "C" __global__ void embed(const u32* tokens, const u16* table, u16* x, int width) {
+    let_next_start();
+    wait();
     const u16* from = table + u64(tokens[blockIdx.x]) * width;
     u16* to = x + u64(blockIdx.x) * width;
     for (int i = threadIdx.x * 8; i < width; i += blockDim.x * 8) *reinterpret_cast<uint4*>(to + i) = load(from + i);
@@ -60,6 +75,8 @@ extern "C" __global__ void embed(const u32* tokens, const u16* table, u16* x, in
 // out = x / sqrt(mean(x^2) + eps) * weight
 extern "C" __global__ void rms_norm(const u16* x, const u16* weight, u16* out, int width, float eps) {
     __shared__ float sums[32];
+    let_next_start();
+    wait();
     x += u64(blockIdx.x) * width;
     out += u64(blockIdx.x) * width;
     float sum = 0;
@@ -90,6 +107,8 @@ __device__ __forceinline__ u32 gated(u32 gate, u32 up) {
 
 // out[row, i] = silu(both[row, i]) * both[row, width + i]
 extern "C" __global__ void silu_mul(const u16* both, u16* out, int width) {
+    let_next_start();
+    wait();
     const u16* gate = both + u64(blockIdx.y) * 2 * width;
     int i = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
     if (i >= width) return;
@@ -107,7 +126,7 @@ enum Mode { STORE, ADD, GATE, SCORES };
 template <int NT, int MODE>
 __device__ __forceinline__ void thin(const u16* weight, const u16* x, void* out, int rows, int n, int k) {
     constexpr int TILES = MODE == GATE ? 2 : 1;
-    constexpr int AHEAD = (MODE == GATE ? 2 : 4) / (NT > 1 ? 2 : 1);
+    constexpr int AHEAD = MODE == GATE ? 2 : 4;
     extern __shared__ float4 parts[];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32, g = lane / 4, c = lane % 4;
     const int first = blockIdx.x * 16;
@@ -117,28 +136,32 @@ __device__ __forceinline__ void thin(const u16* weight, const u16* x, void* out,
             from[tile][half] = weight + (u64(tile) * n + min(first + g + half * 8, n - 1)) * k + c * 8;
     float acc[TILES][NT][4] = {};
     const int chunks = k / 64;
+    uint4 w[AHEAD][TILES][2][2];
+    auto fetch = [&](uint4(&to)[TILES][2][2], int chunk) {
+        if (chunk >= chunks) return;
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                to[tile][half][0] = stream(from[tile][half] + chunk * 64);
+                to[tile][half][1] = stream(from[tile][half] + chunk * 64 + 32);
+            }
+    };
+#pragma unroll
+    for (int a = 0; a < AHEAD; a++) fetch(w[a], warp + a * warps);
+    let_next_start();
+    wait();
     for (int chunk = warp; chunk < chunks; chunk += warps * AHEAD) {
-        uint4 w[AHEAD][TILES][2][2];
-#pragma unroll
-        for (int a = 0; a < AHEAD; a++)
-#pragma unroll
-            for (int tile = 0; tile < TILES; tile++)
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    const int at = min(chunk + a * warps, chunks - 1) * 64;
-                    w[a][tile][half][0] = stream(from[tile][half] + at);
-                    w[a][tile][half][1] = stream(from[tile][half] + at + 32);
-                }
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
-            const int at = (chunk + a * warps) * 64 + c * 8;
+            const int here = chunk + a * warps, at = here * 64 + c * 8;
+            if (here >= chunks) break;
 #pragma unroll
             for (int nt = 0; nt < NT; nt++) {
                 const int row = nt * 8 + g;
-                const bool there = row < rows && chunk + a * warps < chunks;
 #pragma unroll
                 for (int part = 0; part < 2; part++) {
-                    const uint4 v = there ? load(x + u64(row) * k + at + part * 32) : make_uint4(0, 0, 0, 0);
+                    const uint4 v = row < rows ? load(x + u64(row) * k + at + part * 32) : make_uint4(0, 0, 0, 0);
 #pragma unroll
                     for (int tile = 0; tile < TILES; tile++) {
                         const uint4 p = w[a][tile][0][part], q = w[a][tile][1][part];
@@ -147,6 +170,7 @@ __device__ __forceinline__ void thin(const u16* weight, const u16* x, void* out,
                     }
                 }
             }
+            fetch(w[a], here + warps * AHEAD);
         }
     }
     for (int tile = 0; tile < TILES; tile++)
@@ -201,13 +225,21 @@ __device__ __forceinline__ void place(
     const int all = heads + 2 * kv_heads;
     if (head >= all) return;
     const u32 length = lengths[row];
+    const bool is_query = head < heads, is_key = !is_query && head < heads + kv_heads;
+    float sine[E / 2], cosine[E / 2];
+    if (is_query || is_key)
+        for (int i = 0; i < E / 2; i++) {
+            sincosf(float(positions[row]) * frequencies[lane * E / 2 + i], &sine[i], &cosine[i]);
+            sine[i] *= factor, cosine[i] *= factor;
+        }
+    let_next_start();
+    wait();
     float v[E];
     for (int i = 0; i < E; i++) {
         const int at = head * D + lane * E + i;
         v[i] = wide(both[u64(row) * all * D + at]);
         if (bias) v[i] = rounded(v[i] + wide(bias[at]));
     }
-    const bool is_query = head < heads, is_key = !is_query && head < heads + kv_heads;
     const u16* norm = is_query ? q_norm : is_key ? k_norm : nullptr;
     if (norm) {
         float sum = 0;
@@ -217,12 +249,9 @@ __device__ __forceinline__ void place(
     }
     if (is_query || is_key)
         for (int i = 0; i < E; i += 2) {
-            float sine, cosine;
-            sincosf(float(positions[row]) * frequencies[lane * E / 2 + i / 2], &sine, &cosine);
-            sine *= factor, cosine *= factor;
             const float a = v[i], b = v[i + 1];
-            v[i] = a * cosine - b * sine;
-            v[i + 1] = a * sine + b * cosine;
+            v[i] = a * cosine[i / 2] - b * sine[i / 2];
+            v[i + 1] = a * sine[i / 2] + b * cosine[i / 2];
         }
     u16* to = queries + (u64(row) * heads + head) * D;
     if (!is_query) {
@@ -269,6 +298,11 @@ __device__ __forceinline__ void attend(
     const int length = lengths[row], whole = (length + PAGE - 1) / PAGE;
     const int share = ((whole + splits - 1) / splits + WARPS - 1) / WARPS * WARPS;
     const int begin = split * share, end = min(begin + share, whole);
+    const u32* mine = pages + first_page[row];
+    int page = begin + warp;
+    u32 here = page < end ? mine[page] : 0, next = page + WARPS < end ? mine[page + WARPS] : 0;
+    let_next_start();
+    wait();
     if (begin >= end) {
         if (splits > 1 && threadIdx.x < count) {
             float* place = part_scale + ((u64(row) * heads + first + threadIdx.x) * splits + split) * 2;
@@ -279,14 +313,11 @@ __device__ __forceinline__ void attend(
     if (warp < DB * 2)
         q[warp][lane] = g < count ? load(queries + (u64(row) * heads + first + g) * D + warp * 32 + c * 8) : make_uint4(0, 0, 0, 0);
     __syncthreads();
-    const u32* mine = pages + first_page[row];
     const u64 stride = u64(kv_heads) * D;
     const u16* key_base = keys + u64(kv_head) * D + g * stride + c * 8;
     const u16* value_base = values + u64(kv_head) * D + 2 * c * stride + g * 8;
     float top[2] = {NEVER, NEVER}, sum[2] = {0, 0}, o[DB * 4][4] = {};
     uint4 k[DB * 2][2], v[DB][4];
-    int page = begin + warp;
-    u32 here = page < end ? mine[page] : 0, next = page + WARPS < end ? mine[page + WARPS] : 0;
     if (page < end) {
 #pragma unroll
         for (int kb = 0; kb < DB * 2; kb++)
@@ -383,19 +414,29 @@ __device__ __forceinline__ void attend(
 ATTEND(attend_64, 1)
 ATTEND(attend_128, 2)
 
-// One outcome of the parts of each sequence and head.
+// One outcome of the parts of each sequence and head, of which there are at most 32. A thread takes one of the D numbers.
 extern "C" __global__ void merge(const float* part_out, const float* part_scale, u16* out, int splits) {
+    __shared__ float weights[33];
+    let_next_start();
+    wait();
     const u64 place = u64(blockIdx.x) * gridDim.y + blockIdx.y;
-    const float* scales = part_scale + place * splits * 2;
-    float best = NEVER, all = 0, value = 0;
-    for (int s = 0; s < splits; s++) best = fmaxf(best, scales[2 * s]);
-    for (int s = 0; s < splits; s++) {
-        if (scales[2 * s + 1] == 0) continue;
-        const float weight = exp2f(scales[2 * s] - best);
-        all += weight * scales[2 * s + 1];
-        value += weight * part_out[(place * splits + s) * blockDim.x + threadIdx.x];
+    if (threadIdx.x < 32) {
+        const bool there = int(threadIdx.x) < splits;
+        const float2 scale = there ? reinterpret_cast<const float2*>(part_scale)[place * splits + threadIdx.x] : make_float2(NEVER, 0);
+        float best = scale.x;
+        for (int step = 16; step > 0; step /= 2) best = fmaxf(best, __shfl_xor_sync(ALL, best, step));
+        const float weight = scale.y > 0 ? exp2f(scale.x - best) : 0.0f, all = warp_sum(weight * scale.y);
+        weights[threadIdx.x] = weight;
+        if (threadIdx.x == 0) weights[32] = all > 0 ? 1.0f / all : 0.0f;
     }
-    out[place * blockDim.x + threadIdx.x] = narrow(all > 0 ? value / all : 0.0f);
+    __syncthreads();
+    const float* from = part_out + place * splits * blockDim.x + threadIdx.x;
+    float value = 0;
+#pragma unroll 8
+    for (int s = 0; s < splits; s++)
+        // A part without pages wrote nothing.
+        if (weights[s] > 0) value += weights[s] * from[s * blockDim.x];
+    out[place * blockDim.x + threadIdx.x] = narrow(value * weights[32]);
 }
 
 // ----------------------------------------------------------------------------------------------------------------- sampling
@@ -419,6 +460,8 @@ extern "C" __global__ void __launch_bounds__(1024) sample(
         return temperature > 0.0f ? __fdiv_rn(mine[id], temperature) : mine[id];
     };
     if (threadIdx.x == 0) broken = 0;
+    let_next_start();
+    wait();
     __syncthreads();
     float best = NEVER;
     int at = vocabulary;

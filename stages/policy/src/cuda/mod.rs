@@ -8,10 +8,12 @@
 //!
 //! For bfloat16 and heads of 64 or 128; for everything else the engine goes on with libtorch.
 
+mod adamw;
 mod decoder;
 mod forward;
 mod gpu;
 
+pub(crate) use adamw::{Adamw, Moved, Step, for_device};
 pub(crate) use decoder::{Decoder, Drawn, Row, Sampling};
 pub(crate) use forward::supports;
 

@@ -9,7 +9,7 @@ use crate::{Device, Engine, EngineOptions, ModelConfig, Request, SamplingParams,
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde_json::json;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 fn no_gpu() -> bool {
     let none = !crate::register_cuda();
@@ -21,9 +21,11 @@ fn no_gpu() -> bool {
 
 #[test]
 fn kernels_compile_where_the_compiler_is() {
-    match compile() {
-        Ok(_) => {}
-        Err(error) => assert!(error.to_string().contains("is not found"), "{error}"),
+    for (source, overlap) in [(include_str!("kernels.cu"), false), (include_str!("kernels.cu"), true), (include_str!("adamw.cu"), false)] {
+        match compile(source, overlap) {
+            Ok(_) => {}
+            Err(error) => assert!(error.to_string().contains("is not found"), "{error}"),
+        }
     }
 }
 
@@ -183,4 +185,73 @@ fn draws_of_the_gpu_follow_the_distribution() {
             counts.iter().zip(&powers).map(|(n, p)| (f64::from(*n) - 102_400.0 * p / total).powi(2) / (102_400.0 * p / total)).sum();
         assert!(counts[12] == 0 && chi < 31.3, "temperature {temperature}: chi-square {chi}, {counts:?}");
     }
+}
+
+/// What a bfloat16 and its rest are together.
+fn joined(weight: &Tensor, rest: &Tensor) -> Tensor {
+    let bits = weight.view_dtype(Kind::Int16).to_kind(Kind::Int) * 65_536 + rest.to_kind(Kind::Int);
+    bits.view_dtype(Kind::Float)
+}
+
+#[test]
+fn a_weight_and_its_rest_move_as_an_f32_does() {
+    if no_gpu() {
+        return;
+    }
+    let device = Device::Cuda(0);
+    let _guard = tch::no_grad_guard();
+    let kernels = super::Adamw::new(0).unwrap();
+    let draw = |scale: f64| (Tensor::randn([64, 33 * 4], (Kind::Float, device)) * scale).to_kind(Kind::BFloat16);
+    let weight = draw(0.02);
+    let rest = weight.zeros_like().to_kind(Kind::Int16);
+    let zeros = || Tensor::zeros([64, 33 * 4], (Kind::Float, device));
+    let (first, second) = (zeros(), zeros());
+    let mut reference = weight.to_kind(Kind::Float);
+    let before = reference.copy();
+    let (mut m, mut v) = (zeros(), zeros());
+    for number in 1..=30 {
+        let gradient = draw(1e-3);
+        let step = super::Step { scale: 0.5, keep: 1.0 - 1e-7, rate: 1e-6, epsilon: 1e-8, shares: [0.1, 0.001] };
+        kernels.step(&super::Moved { weight: &weight, rest: &rest, gradient: &gradient, first: &first, second: &second }, &step).unwrap();
+        crate::optimizer::with_libtorch(&mut reference, &gradient, &mut m, &mut v, &step);
+        let squares = kernels.squares(&[&gradient, &weight]).unwrap();
+        let expected =
+            [&gradient, &weight].map(|t| t.to_kind(Kind::Double).square().sum(Kind::Double).double_value(&[])).iter().sum::<f64>();
+        assert!((squares / expected - 1.0).abs() < 1e-5, "step {number}: {squares} {expected}");
+    }
+    let whole = joined(&weight, &rest);
+    let moved = (&reference - &before).abs().mean(Kind::Double).double_value(&[]);
+    let off = (&whole - &reference).abs().max().double_value(&[]);
+    // Far below what a bfloat16 could hold: 0.02 / 256.
+    assert!(moved > 1e-6 && off < 1e-7 && off < 0.1 * moved, "moved {moved:e}, off {off:e}");
+    let rounding = (whole.to_kind(Kind::BFloat16) - &weight).abs().max().double_value(&[]);
+    assert!(rounding < 1e-3 * 0.02, "the bfloat16 is the f32, rounded: {rounding:e}");
+}
+
+#[test]
+fn training_in_bfloat16_goes_on_where_it_was_saved() {
+    if no_gpu() {
+        return;
+    }
+    let config = config("qwen2", 256, 4, 2, 64);
+    let options =
+        TrainerOptions { device: Device::Cuda(0), precision: crate::Precision::Bf16, deterministic: true, ..TrainerOptions::default() };
+    let sequence =
+        |seed: u32| Sequence { tokens: words(seed, 60), trained: vec![Span { start: 1, end: 60, advantage: 0.0 }], ..Sequence::default() };
+    let step = |trainer: &mut Trainer, seed: u32| trainer.imitate(&[sequence(seed)], 1e-5).unwrap().loss;
+    let mut trainer = Trainer::new(config.clone(), 5, options.clone()).unwrap();
+    let first: Vec<f64> = (0..20).map(|_| step(&mut trainer, 1)).collect();
+    assert!(first[19] < first[0] - 0.01, "small steps add up: {first:?}");
+    let folder = tempfile::tempdir().unwrap();
+    trainer.save(folder.path()).unwrap();
+    let mut other = Trainer::new(config, 6, options).unwrap();
+    other.load(folder.path()).unwrap();
+    for (a, b) in trainer.optimizer.rest.iter().zip(&other.optimizer.rest) {
+        assert!(a.equal(b), "the rests of weights");
+    }
+    assert!(trainer.weights() == other.weights());
+    // Sums that a GPU takes in any order may part the two by a rounding.
+    let after = |trainer: &mut Trainer| (0..5).map(|seed| step(trainer, seed)).collect::<Vec<f64>>();
+    let (a, b) = (after(&mut trainer), after(&mut other));
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-3), "{a:?} {b:?}");
 }
