@@ -6,10 +6,11 @@
 use crate::error::io;
 use crate::lora::Adapters;
 use crate::model::{Model, Place};
+use crate::optimizer::State;
 use crate::weights::{Weights, layout, open, read_folder, write};
 use crate::{Error, ModelConfig, Result, Trainer};
 use std::path::Path;
-use tch::{Kind, Tensor};
+use tch::Kind;
 
 const FIRST: &str = "first_moment.";
 const SECOND: &str = "second_moment.";
@@ -33,8 +34,8 @@ impl Trainer {
         put("config.json", self.config().with_dtype(dtype).to_json().as_bytes())?;
         put("model.safetensors", &self.weights())?;
         let mut moments = Weights::default();
-        let rest: Vec<Tensor> = self.optimizer.rest.iter().map(|rest| rest.to_kind(Kind::Float)).collect();
-        for (prefix, values) in [(FIRST, &self.optimizer.first), (SECOND, &self.optimizer.second), (REST, &rest)] {
+        let state = self.optimizer.saved(&self.model);
+        for (prefix, values) in [(FIRST, &state.first), (SECOND, &state.second), (REST, &state.rest)] {
             if values.is_empty() {
                 continue;
             }
@@ -88,16 +89,15 @@ impl Trainer {
             let adapters = Adapters::read(&config, &self.model.layout, &folder.join(ADAPTER), place)?;
             let float = Place { kind: Kind::Float, ..place };
             let take = |named| Ok::<_, Error>(Adapters::take(&config, &self.model.layout, named, adapters.source().clone(), float)?.values);
-            let (first, second) = (take(&first)?, take(&second)?);
-            let rest = if has_rest { Some(take(&rest)?) } else { None };
+            let state = State { first: take(&first)?, second: take(&second)?, rest: if has_rest { take(&rest)? } else { vec![] } };
             self.model.adapters = Some(adapters);
-            self.optimizer.resume(&self.model, first, second, rest, step);
+            self.optimizer.resume(&self.model, state, step);
         } else {
             let model = Model::new(&config, &read_folder(&config, folder)?, place)?;
-            let (first, second) = (model.unnamed(&first)?, model.unnamed(&second)?);
-            let rest = if has_rest { Some(model.unnamed(&rest)?) } else { None };
+            let rest = if has_rest { model.unnamed(&rest)? } else { vec![] };
+            let state = State { first: model.unnamed(&first)?, second: model.unnamed(&second)?, rest };
             self.model = model;
-            self.optimizer.resume(&self.model, first, second, rest, step);
+            self.optimizer.resume(&self.model, state, step);
         }
         self.reference = reference;
         Ok(())

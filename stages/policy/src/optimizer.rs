@@ -11,13 +11,19 @@ const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
-#[derive(Debug)]
-pub(crate) struct AdamW {
-    /// First and second moment of each of [`Model::parameters`].
+/// What is kept of each of [`Model::parameters`].
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Both moments, f32.
     pub(crate) first: Vec<Tensor>,
     pub(crate) second: Vec<Tensor>,
     /// What each weight's f32 is beside the bfloat16, in its last 16 bits (int16); empty for weights in f32.
     pub(crate) rest: Vec<Tensor>,
+}
+
+#[derive(Debug)]
+pub(crate) struct AdamW {
+    state: State,
     /// Steps taken.
     pub(crate) step: u64,
     /// Kernels of our own, for bfloat16 on a GPU.
@@ -30,26 +36,37 @@ impl AdamW {
     pub(crate) fn new(model: &Model) -> Result<AdamW> {
         let halves = model.place.kind == Kind::BFloat16 && model.place.device != Device::Cpu;
         let fused = if halves { cuda::for_device(model.place.device)? } else { None };
-        let mut optimizer = AdamW { first: vec![], second: vec![], rest: vec![], step: 0, fused };
-        optimizer.restart(model);
-        Ok(optimizer)
+        Ok(AdamW { state: State::default(), step: 0, fused })
     }
 
-    /// Starts anew over other parameters.
-    pub(crate) fn restart(&mut self, model: &Model) {
-        let zeros = || model.parameters().iter().map(|(p, _)| p.detach().to_kind(Kind::Float).zeros_like()).collect();
-        self.resume(model, zeros(), zeros(), None, 0);
+    /// Starts anew, over whatever parameters come. The state takes its memory with the first step: a model that is given an adapter
+    /// never has any of its own.
+    pub(crate) fn restart(&mut self) {
+        (self.state, self.step) = (State::default(), 0);
     }
 
     /// Takes up a state that was saved. Without `rest` weights begin at their bfloat16.
-    pub(crate) fn resume(&mut self, model: &Model, first: Vec<Tensor>, second: Vec<Tensor>, rest: Option<Vec<Tensor>>, step: u64) {
-        (self.first, self.second, self.step) = (first, second, step);
-        if self.fused.is_some() {
-            self.rest = match rest {
-                Some(rest) => rest.iter().map(|rest| rest.to_kind(Kind::Int16)).collect(),
-                None => rests(model),
-            };
-        }
+    pub(crate) fn resume(&mut self, model: &Model, state: State, step: u64) {
+        let rest = match (&self.fused, state.rest.is_empty()) {
+            (None, _) => vec![],
+            (Some(_), true) => rests(model),
+            (Some(_), false) => state.rest.iter().map(|rest| rest.to_kind(Kind::Int16)).collect(),
+        };
+        (self.state, self.step) = (State { rest, ..state }, step);
+    }
+
+    /// What is to be saved, `rest` in f32.
+    pub(crate) fn saved(&self, model: &Model) -> State {
+        let fresh = self.state.first.is_empty().then(|| self.fresh(model));
+        let state = fresh.as_ref().unwrap_or(&self.state);
+        let share = |all: &[Tensor]| all.iter().map(Tensor::shallow_clone).collect();
+        let rest = state.rest.iter().map(|rest| rest.to_kind(Kind::Float)).collect();
+        State { first: share(&state.first), second: share(&state.second), rest }
+    }
+
+    fn fresh(&self, model: &Model) -> State {
+        let zeros = || model.parameters().iter().map(|(p, _)| p.detach().to_kind(Kind::Float).zeros_like()).collect();
+        State { first: zeros(), second: zeros(), rest: if self.fused.is_some() { rests(model) } else { vec![] } }
     }
 
     /// Takes one step along `gradients`, each scaled by `scale`. Weight decay falls on matrices alone.
@@ -58,6 +75,9 @@ impl AdamW {
     /// [`crate::Error::Cuda`] where a launch fails.
     pub(crate) fn step(&mut self, model: &Model, gradients: &[Tensor], scale: f64, learning_rate: f64, weight_decay: f64) -> Result<()> {
         self.step += 1;
+        if self.state.first.is_empty() {
+            self.state = self.fresh(model);
+        }
         let correction_1 = 1.0 - libm::pow(BETA_1, self.step as f64);
         let correction_2 = libm::sqrt(1.0 - libm::pow(BETA_2, self.step as f64));
         for (number, ((parameter, decays), gradient)) in model.parameters().into_iter().zip(gradients).enumerate() {
@@ -69,10 +89,10 @@ impl AdamW {
                 epsilon: EPSILON * correction_2,
                 shares: [1.0 - BETA_1, 1.0 - BETA_2],
             };
-            let (first, second) = (&mut self.first[number], &mut self.second[number]);
+            let (first, second) = (&mut self.state.first[number], &mut self.state.second[number]);
             match &self.fused {
                 Some(fused) if Adamw::takes(parameter) && Adamw::takes(gradient) => {
-                    fused.step(&Moved { weight: parameter, rest: &self.rest[number], gradient, first, second }, &step)?;
+                    fused.step(&Moved { weight: parameter, rest: &self.state.rest[number], gradient, first, second }, &step)?;
                 }
                 _ => with_libtorch(&mut parameter.detach(), gradient, first, second, &step),
             }

@@ -165,7 +165,7 @@ impl Trainer {
             return Err(Error::Adapter("the model has one already; hint: call `merge_adapter` first".into()));
         }
         self.model.adapters = Some(adapters);
-        self.optimizer.restart(&self.model);
+        self.optimizer.restart();
         Ok(())
     }
 
@@ -182,7 +182,7 @@ impl Trainer {
     pub fn merge_adapter(&mut self) {
         if let Some(adapters) = self.model.adapters.take() {
             self.model.values = adapters.merge(&self.model.values);
-            self.optimizer.restart(&self.model);
+            self.optimizer.restart();
         }
     }
 

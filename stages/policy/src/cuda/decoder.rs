@@ -1,12 +1,12 @@
 //! Steps of the decoder: what goes up to the device, the graph that runs there, what comes back.
 
 use super::forward::{Buffers, Forward, Meta, Weights};
-use super::gpu::{Argument, Gpu, Grid};
+use super::gpu::{Argument, Gpu, Graph, Grid};
 use crate::cache::DeviceCache;
 use crate::kv::PAGE;
 use crate::model::Model;
 use crate::{Error, ModelConfig, Result};
-use cudarc::driver::{CudaGraph, PinnedHostSlice};
+use cudarc::driver::PinnedHostSlice;
 use std::collections::BTreeMap;
 use std::fmt;
 use tch::{Device, Kind, Tensor};
@@ -52,7 +52,7 @@ pub(crate) struct Drawn {
 /// A version's weights as the kernels find them, with a graph for each size of batch that has come twice.
 struct Version {
     weights: Weights,
-    graphs: BTreeMap<usize, Option<CudaGraph>>,
+    graphs: BTreeMap<usize, Option<Graph>>,
 }
 
 pub(crate) struct Decoder {
@@ -163,7 +163,7 @@ impl Decoder {
                     *graph = Some(self.gpu.record(work)?);
                 }
                 let graph = graph.as_ref().expect("just recorded");
-                graph.launch().map_err(|e| Error::Cuda(format!("a graph: {e}")))?;
+                graph.launch()?;
             }
         }
         self.drawn(rows.len())

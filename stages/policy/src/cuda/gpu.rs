@@ -61,6 +61,18 @@ pub(crate) struct Gpu {
     pub(crate) processors: usize,
 }
 
+/// A step that is launched as a whole.
+pub(crate) struct Graph(CudaGraph);
+
+// SAFETY: CUDA asks that one thread at a time uses a graph, not that it is always the same one.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    pub(crate) fn launch(&self) -> Result<()> {
+        self.0.launch().map_err(failed("a graph"))
+    }
+}
+
 /// What CUDA says went wrong, with what was being done.
 fn failed<E: Display>(what: &str) -> impl FnOnce(E) -> Error + '_ {
     move |error| Error::Cuda(format!("{what}: {error}"))
@@ -230,13 +242,13 @@ impl Gpu {
     }
 
     /// What `work` launches, as one graph; nothing of it has run yet.
-    pub(crate) fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<CudaGraph> {
+    pub(crate) fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
         // Other threads may take memory meanwhile: only what is launched here belongs to the graph.
         self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(failed("a graph"))?;
         let done = work();
         let graph = self.stream.end_capture(CUgraphInstantiate_flags(0)).map_err(failed("a graph"));
         done?;
-        graph?.ok_or_else(|| Error::Cuda("a graph: nothing was launched".into()))
+        graph?.map(Graph).ok_or_else(|| Error::Cuda("a graph: nothing was launched".into()))
     }
 
     /// Host memory that copies read and write at full speed.
