@@ -605,6 +605,11 @@ impl Default for BrokerConfig {
 }
 
 impl Pipeline {
+    /// Whether published versions are adapters, to be merged where they are served; else they are whole policies.
+    pub fn publishes_adapters(&self) -> bool {
+        self.policy.lora.is_some() && self.generator.engine == Engine::Builtin
+    }
+
     /// Reads a pipeline file's text.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use generator::{Engine, Files, Generated, Load, Picture, Request};
 use schemas::pipeline::Pipeline;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Instant;
@@ -52,7 +53,13 @@ impl Builtin {
             bfloat16: precision == policy::Precision::Bf16,
             ..policy::EngineOptions::default()
         };
-        let engine = policy::Engine::new(config, options).map_err(|e| e.to_string())?;
+        let mut engine = policy::Engine::new(config, options).map_err(|e| e.to_string())?;
+        if let Some(lora) = pipeline.policy.lora.as_ref().filter(|_| pipeline.publishes_adapters()) {
+            let folder = &pipeline.policy.folder;
+            let base = if folder.is_empty() { policy::Base::Seed(pipeline.seed) } else { policy::Base::Folder(Path::new(folder)) };
+            let lora = policy::LoraOptions { r: lora.rank as usize, alpha: f64::from(lora.alpha), ..policy::LoraOptions::default() };
+            engine.adapt(base, &lora).map_err(|e| format!("policy.folder: {e}"))?;
+        }
         tracing::info!("cache for keys and values: {} MiB, {} tokens", settings.kv_cache_mib, engine.kv_tokens());
         let kv_cache_mib = f64::from(settings.kv_cache_mib);
         Ok(Builtin {

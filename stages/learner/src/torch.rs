@@ -67,7 +67,8 @@ impl Torch {
     }
 
     fn trainer(&self, trainer: policy::Trainer, gallery: Gallery, files: &Files) -> Trainer {
-        Trainer { trainer, threads: self.pipeline.learner.threads as usize, gallery, files: files.clone() }
+        let (threads, adapters) = (self.pipeline.learner.threads as usize, self.pipeline.publishes_adapters());
+        Trainer { trainer, threads, adapters, gallery, files: files.clone() }
     }
 }
 
@@ -109,6 +110,8 @@ impl Maker for Torch {
 pub(crate) struct Trainer {
     trainer: policy::Trainer,
     threads: usize,
+    /// Adapters are published, where one is trained.
+    adapters: bool,
     gallery: Gallery,
     files: Files,
 }
@@ -183,7 +186,8 @@ impl Optimiser for Trainer {
     }
 
     fn weights(&mut self) -> Vec<u8> {
-        self.trainer().weights()
+        let adapter = if self.adapters { self.trainer().adapter() } else { None };
+        adapter.unwrap_or_else(|| self.trainer().weights())
     }
 }
 
@@ -231,6 +235,7 @@ mod tests {
     #[test]
     fn an_adapter_is_trained_saved_and_goes_on() {
         let (mut torch, files) = torch();
+        torch.pipeline.generator.engine = schemas::pipeline::Engine::Vllm;
         let whole = torch.create(&files).unwrap().0.weights();
         torch.pipeline.policy.lora = Some(schemas::pipeline::LoraSettings { rank: 2, ..Default::default() });
         let (mut first, _) = torch.create(&files).unwrap();
@@ -246,6 +251,11 @@ mod tests {
         first.imitate(&lessons(), 1e-2).unwrap();
         second.imitate(&lessons(), 1e-2).unwrap();
         assert!(first.weights() == second.weights(), "adapter and moments came back");
+        // Our own engine is sent the adapter, and makes the same policy of it.
+        torch.pipeline.generator.engine = schemas::pipeline::Engine::Builtin;
+        let (mut small, _) = torch.restore(&files, folder.path(), None).unwrap();
+        let adapter = small.weights();
+        assert!(adapter.len() < whole.len() && small.trainer().adapter().unwrap() == adapter);
         torch.pipeline.policy.lora.as_mut().unwrap().modules = vec!["nothing".into()];
         assert!(torch.create(&files).err().unwrap().contains("policy.lora"));
     }

@@ -187,6 +187,20 @@ fn draws_of_the_gpu_follow_the_distribution() {
     }
 }
 
+#[test]
+fn adapters_over_bfloat16_learn() {
+    if no_gpu() {
+        return;
+    }
+    let options =
+        TrainerOptions { device: Device::Cuda(0), precision: crate::Precision::Bf16, recompute: true, ..TrainerOptions::default() };
+    let mut trainer = Trainer::new(config("qwen2", 256, 4, 2, 64), 5, options).unwrap();
+    trainer.adapt(&crate::LoraOptions::default(), 3).unwrap();
+    let sequence = Sequence { tokens: words(1, 60), trained: vec![Span { start: 1, end: 60, advantage: 0.0 }], ..Sequence::default() };
+    let losses: Vec<f64> = (0..40).map(|_| trainer.imitate(std::slice::from_ref(&sequence), 3e-3).unwrap().loss).collect();
+    assert!(losses[39] < 0.7 * losses[0], "{losses:?}");
+}
+
 /// What a bfloat16 and its rest are together.
 fn joined(weight: &Tensor, rest: &Tensor) -> Tensor {
     let bits = weight.view_dtype(Kind::Int16).to_kind(Kind::Int) * 65_536 + rest.to_kind(Kind::Int);
