@@ -228,7 +228,7 @@ impl Engine for Vllm {
         false
     }
 
-    fn load(&mut self, version: u64, weights: &[u8]) -> Result<(), String> {
+    fn load(&mut self, version: u64, weights: Vec<u8>) -> Result<bool, String> {
         let folder = self.options.folder.join(format!("version-{version}"));
         let write = |name: &str, bytes: &[u8]| {
             let path = folder.join(name);
@@ -236,7 +236,7 @@ impl Engine for Vllm {
         };
         std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         self.options.files.iter().try_for_each(|(name, bytes)| write(name, bytes))?;
-        write("model.safetensors", weights)?;
+        write("model.safetensors", &weights)?;
         let mut taken = 0;
         let mut last = String::new();
         for (at, url) in self.options.urls.iter().enumerate() {
@@ -261,7 +261,7 @@ impl Engine for Vllm {
             // A server may still read the one before; those before that are of no use. Removing is only tidiness.
             drop(std::fs::remove_dir_all(self.options.folder.join(format!("version-{}", version - 2))));
         }
-        Ok(())
+        Ok(true)
     }
 
     fn drop_version(&mut self, _: u64) {}

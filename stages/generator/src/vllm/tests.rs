@@ -38,7 +38,7 @@ fn replies_come_with_logprobs_and_the_version_that_was_loaded() {
     let mut engine = Vllm::new(options(home.path(), vec![server.url.clone()])).unwrap();
     for version in [1, 2] {
         let weights = std::fs::read(if version == 1 { home.path() } else { &next }.join("model.safetensors")).unwrap();
-        engine.load(version, &weights).unwrap();
+        engine.load(version, weights).unwrap();
         (0..4).for_each(|ticket| assert_eq!(engine.submit(request(ticket, ticket)).unwrap(), None));
         let done = drain(&mut engine);
         assert_eq!(done.len(), 4);
@@ -48,7 +48,7 @@ fn replies_come_with_logprobs_and_the_version_that_was_loaded() {
             assert!(!reply.tokens.contains(&4) && reply.logprobs.iter().all(|logprob| *logprob < 0.0));
         }
     }
-    assert!(engine.load(3, b"torn").unwrap_err().contains("version 3"));
+    assert!(engine.load(3, b"torn".to_vec()).unwrap_err().contains("version 3"));
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_server_that_dies_loses_no_rollout() {
     folder(home.path(), 1);
     let (first, second) = (Http::start(&settings(home.path())), Http::start(&settings(home.path())));
     let mut engine = Vllm::new(options(home.path(), vec![first.url.clone(), second.url.clone()])).unwrap();
-    engine.load(1, &std::fs::read(home.path().join("model.safetensors")).unwrap()).unwrap();
+    engine.load(1, std::fs::read(home.path().join("model.safetensors")).unwrap()).unwrap();
     (0..6).for_each(|ticket| assert_eq!(engine.submit(request(ticket, ticket)).unwrap(), None));
     let homes = |engine: &Vllm| engine.fleet.lock().unwrap().homes.clone();
     assert_eq!(drain(&mut engine).len(), 6);
