@@ -169,7 +169,11 @@ impl Case {
                 // A gradient that is 0 but for rounding is held against all of them together.
                 let slack = 1e-7 * all.sqrt() * targets;
                 worst = worst.max(if off > slack { (off - slack) / size } else { 0.0 });
-                assert!(off <= GRADIENTS * size + slack, "{}, {name} (as on a GPU: {as_on_gpu}, again: {recompute}): {off:e} of {size:e}", self.name);
+                assert!(
+                    off <= GRADIENTS * size + slack,
+                    "{}, {name} (as on a GPU: {as_on_gpu}, again: {recompute}): {off:e} of {size:e}",
+                    self.name
+                );
             }
             let given = self.expected.keys().filter(|key| key.starts_with("grad.")).count();
             assert_eq!(named.names().count(), given, "{}", self.name);
@@ -264,6 +268,9 @@ impl Case {
         let again = Trainer::from_folder(folder.path(), TrainerOptions::default()).unwrap();
         assert_eq!(again.config(), trainer.config(), "{}", self.name);
         assert!(again.weights() == trainer.weights(), "{}", self.name);
+        let files = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let weights: Vec<String> = files.filter(|name| name.ends_with(".safetensors")).collect();
+        assert_eq!(weights, ["model.safetensors"], "vLLM reads every such file as weights");
     }
 }
 
