@@ -22,6 +22,7 @@ KINDS = {
     "qwen3": transformers.Qwen3ForCausalLM,
     "llama": transformers.LlamaForCausalLM,
     "qwen2_5_vl": transformers.Qwen2_5_VLForConditionalGeneration,
+    "llava": transformers.LlavaForConditionalGeneration,
 }
 
 

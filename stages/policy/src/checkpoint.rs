@@ -1,6 +1,7 @@
 //! A trainer in a folder: weights, AdamW's state, its step count, and the reference policy where there is one.
 //!
-//! The weights lie as Hugging Face has them (`config.json`, `model.safetensors`), so a checkpoint is a model folder too.
+//! The weights lie as Hugging Face has them (`config.json`, `model.safetensors`), so a checkpoint is a model folder too. What else is in
+//! the format of safetensors lies a folder deeper: vLLM reads every such file beside `config.json` as weights.
 //! Files are written one by one: whoever needs the whole folder to appear at once writes beside it and renames.
 
 use crate::error::io;
@@ -18,6 +19,8 @@ const SECOND: &str = "second_moment.";
 const REST: &str = "rest.";
 /// The folder of the adapter, where one is trained.
 const ADAPTER: &str = "adapter";
+/// The folder of moments and of the reference policy.
+const STATE: &str = "training";
 
 impl Trainer {
     /// Writes the trainer into a folder, which is made if it is missing.
@@ -25,7 +28,8 @@ impl Trainer {
     /// # Errors
     /// [`Error::Io`] with the path.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(io(folder))?;
+        let state = folder.join(STATE);
+        std::fs::create_dir_all(&state).map_err(io(&state))?;
         let put = |name: &str, bytes: &[u8]| {
             let path = folder.join(name);
             std::fs::write(&path, bytes).map_err(io(&path))
@@ -44,9 +48,9 @@ impl Trainer {
                 moments.insert(format!("{prefix}{name}"), named.get(name)?);
             }
         }
-        put("optimizer.safetensors", &write(&moments)?)?;
+        put(&format!("{STATE}/optimizer.safetensors"), &write(&moments)?)?;
         if let Some(reference) = &self.reference {
-            put("reference.safetensors", &write(&reference.weights())?)?;
+            put(&format!("{STATE}/reference.safetensors"), &write(&reference.weights())?)?;
         }
         if let Some(adapters) = &self.model.adapters {
             adapters.save(self.config(), &folder.join(ADAPTER))?;
@@ -72,7 +76,7 @@ impl Trainer {
         let state: serde_json::Value =
             serde_json::from_slice(&get("trainer.json")?).map_err(|e| Error::Weights(format!("trainer.json: {e}")))?;
         let step = state["step"].as_u64().ok_or_else(|| Error::Weights("trainer.json lacks `step`".into()))?;
-        let path = folder.join("reference.safetensors");
+        let path = folder.join(STATE).join("reference.safetensors");
         let reference = if path.exists() {
             let weights = open(&path)?;
             weights.check(&wanted)?;
@@ -80,7 +84,7 @@ impl Trainer {
         } else {
             None
         };
-        let mut moments = open(&folder.join("optimizer.safetensors"))?;
+        let mut moments = open(&folder.join(STATE).join("optimizer.safetensors"))?;
         let (first, second, rest) = (moments.split_off(FIRST), moments.split_off(SECOND), moments.split_off(REST));
         let has_rest = rest.names().next().is_some();
         let place = self.model.place;

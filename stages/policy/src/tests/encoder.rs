@@ -79,7 +79,7 @@ fn training_goes_on_from_a_checkpoint_without_moments_of_the_encoder() {
         trainer.imitate(&lessons, 1e-2).unwrap();
         again.imitate(&lessons, 1e-2).unwrap();
         assert!(trainer.weights() == again.weights(), "{kind:?}");
-        let moments = Tensor::read_safetensors(folder.path().join("optimizer.safetensors")).unwrap();
+        let moments = Tensor::read_safetensors(folder.path().join("training/optimizer.safetensors")).unwrap();
         assert!(moments.iter().all(|(name, _)| !name.contains("vision_tower")));
     }
 }
