@@ -316,10 +316,13 @@ pub struct GeneratorConfig {
     /// Keep a rollout's keys and values when new weights arrive (`true`), or compute them again.
     pub keep_kv_across_versions: bool,
     pub threads: u32,
-    /// `http://host:port` of each server, where the engine is `vllm` or `chat`.
+    /// `http://host:port` or `https://...` of each server, where the engine is `vllm` or `chat`.
     pub urls: Vec<String>,
     /// The name under which a `chat` server serves the model that is asked; without it, the only one that it has.
     pub model: String,
+    /// The environment variable that holds those servers' API key. Where it is not set no key is sent. The key itself is in no
+    /// file of a run.
+    pub api_key_env: String,
     /// A folder that this process writes and those servers read, under the same path: new weights go through it.
     pub weights_folder: String,
 }
@@ -337,6 +340,7 @@ impl Default for GeneratorConfig {
             threads: 2,
             urls: vec![],
             model: String::new(),
+            api_key_env: "OPENAI_API_KEY".into(),
             weights_folder: "runs/weights".into(),
         }
     }

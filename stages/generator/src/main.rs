@@ -3,6 +3,7 @@
 mod builtin;
 mod listen;
 
+use generator::http_client::Key;
 use generator::{Chat, Engine, Files, Generator, Scripted, Vllm, chat, vllm};
 use kit::stage::Identity;
 use schemas::pipeline::Engine as EngineName;
@@ -12,10 +13,10 @@ fn main() -> std::process::ExitCode {
     if std::env::args().any(|argument| argument == "--http" || argument.starts_with("--http=")) {
         return listen::main();
     }
-    if let [flag, url, model] = &std::env::args().skip(1).collect::<Vec<_>>()[..]
+    if let [flag, url, model, variable] = &std::env::args().skip(1).collect::<Vec<_>>()[..]
         && flag == "--check"
     {
-        return check(url, model);
+        return check(url, model, variable);
     }
     kit::main("generator", |identity| {
         let pipeline = identity.clone();
@@ -24,9 +25,9 @@ fn main() -> std::process::ExitCode {
     })
 }
 
-/// `generator --check URL MODEL`: says which model a `chat` server would be asked for, or why it can be asked for none.
-fn check(url: &str, model: &str) -> std::process::ExitCode {
-    match chat::check(url, model) {
+/// `generator --check URL MODEL VARIABLE`: says which model a `chat` server would be asked for, or why it can be asked for none.
+fn check(url: &str, model: &str, variable: &str) -> std::process::ExitCode {
+    match Key::of_variable(variable).and_then(|key| chat::check(url, model, &key)) {
         Ok(model) => {
             println!("{model}");
             std::process::ExitCode::SUCCESS
@@ -51,13 +52,14 @@ fn make(identity: &Identity, files: &Files) -> Result<Box<dyn Engine>, String> {
                 files: vec![("config.json".into(), files.config.clone())],
                 banned: files.context.tokenizer.banned_ids(config.vocab_size),
                 keep_kv: settings.keep_kv_across_versions && !pipeline.deterministic,
+                key: Key::of_variable(&settings.api_key_env)?,
             };
             Ok(Box::new(Vllm::new(options)?))
         }
         EngineName::Chat => {
             let settings = &pipeline.generator;
             let url = settings.urls.first().ok_or("`generator.urls` is empty; hint: urls = [\"http://host:8000\"]")?;
-            Ok(Box::new(Chat::new(url, &settings.model, files.context.clone())?))
+            Ok(Box::new(Chat::new(url, &settings.model, Key::of_variable(&settings.api_key_env)?, files.context.clone())?))
         }
         EngineName::Scripted => {
             let world = &pipeline.world;

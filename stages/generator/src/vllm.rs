@@ -7,7 +7,7 @@
 //! requests go to another one.
 
 use crate::engine::{Engine, Generated, Load, Request};
-use crate::http_client::{Answer, ask};
+use crate::http_client::{Answer, Key, ask};
 use crate::pending::Pending;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -37,6 +37,7 @@ pub struct Options {
     pub banned: Vec<u32>,
     /// Whether keys and values outlive a change of weights.
     pub keep_kv: bool,
+    pub key: Key,
 }
 
 #[derive(Debug, Default)]
@@ -88,7 +89,7 @@ impl Vllm {
             return Err("`generator.urls` is empty; hint: urls = [\"http://host:8000\"]".into());
         }
         for url in &options.urls {
-            check(url)?;
+            check(url, &options.key)?;
         }
         let servers = options.urls.iter().map(|_| Server::default()).collect();
         let fleet = Arc::new(Mutex::new(Fleet { servers, homes: BTreeMap::new() }));
@@ -97,13 +98,14 @@ impl Vllm {
 }
 
 /// A sampled token's log-probability under two temperatures: where they are the same, temperature does not enter.
-fn check(url: &str) -> Result<(), String> {
+fn check(url: &str, key: &Key) -> Result<(), String> {
     let probe = |temperature: f64| -> Result<Vec<f64>, String> {
         let body = json!({ "token_ids": [1, 2, 3], "sampling_params": { "temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0,
             "repetition_penalty": 1.0, "max_tokens": 1, "logprobs": 5, "seed": 1 } });
-        let answer = ask(&format!("{url}/inference/v1/generate"), Some(&body), DEADLINE)?;
+        let answer = ask(&format!("{url}/inference/v1/generate"), Some(&body), key, DEADLINE)?;
         match answer.status {
             200 => {}
+            401 => return Err(format!("{url} answers 401; {}", key.hint())),
             403 | 404 => return Err(format!("{url} has no /inference/v1/generate; hint: start it with --enable-scale-out")),
             status => return Err(format!("{url} answers {status}: {}", answer.json()["error"]["message"])),
         }
@@ -197,7 +199,7 @@ fn run(options: &Options, fleet: &Mutex<Fleet>, version: u64, request: &Request)
     while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
         let lock = || fleet.lock().unwrap_or_else(PoisonError::into_inner);
         let at = lock().choose(request.rollout, Instant::now());
-        let answer = ask(&format!("{}/inference/v1/generate", options.urls[at]), Some(&body), left);
+        let answer = ask(&format!("{}/inference/v1/generate", options.urls[at]), Some(&body), &options.key, left);
         let outcome = answer.map_err(|reason| (true, reason)).and_then(|answer| read(&answer, request, version));
         let mut fleet = lock();
         fleet.servers[at].running -= 1;
@@ -240,7 +242,7 @@ impl Engine for Vllm {
         let mut taken = 0;
         let mut last = String::new();
         for (at, url) in self.options.urls.iter().enumerate() {
-            match take_in(url, &folder, version, self.options.keep_kv) {
+            match take_in(url, &folder, version, &self.options) {
                 Ok(()) => taken += 1,
                 Err(reason) => {
                     // It has other weights than the rest: it gets no requests until it has taken some.
@@ -290,9 +292,9 @@ impl Engine for Vllm {
 }
 
 /// Has one server read a folder's weights, between two of its passes.
-fn take_in(url: &str, folder: &std::path::Path, version: u64, keep_kv: bool) -> Result<(), String> {
+fn take_in(url: &str, folder: &std::path::Path, version: u64, options: &Options) -> Result<(), String> {
     let post = |path: &str, body: Value| -> Result<(), String> {
-        let answer = ask(&format!("{url}{path}"), Some(&body), WEIGHTS)?;
+        let answer = ask(&format!("{url}{path}"), Some(&body), &options.key, WEIGHTS)?;
         if answer.status == 200 {
             return Ok(());
         }
@@ -303,7 +305,7 @@ fn take_in(url: &str, folder: &std::path::Path, version: u64, keep_kv: bool) -> 
     post("/pause?mode=keep&clear_cache=false", json!({}))?;
     let taken = post("/collective_rpc", json!({ "method": "reload_weights", "kwargs": { "weights_path": folder } }))
         .and_then(|()| post("/update_weight_version", json!({ "new_version": version.to_string() })))
-        .and_then(|()| if keep_kv { Ok(()) } else { post("/reset_prefix_cache", json!({})) });
+        .and_then(|()| if options.keep_kv { Ok(()) } else { post("/reset_prefix_cache", json!({})) });
     // It goes on in any case: with the old weights where the new ones were not taken.
     post("/resume", json!({})).and(taken)
 }

@@ -7,7 +7,14 @@ use schemas::Sampling;
 
 fn options(home: &std::path::Path, urls: Vec<String>) -> Options {
     let config = std::fs::read(home.join("config.json")).unwrap();
-    Options { urls, folder: home.join("weights"), files: vec![("config.json".into(), config)], banned: vec![4], keep_kv: false }
+    Options {
+        urls,
+        folder: home.join("weights"),
+        files: vec![("config.json".into(), config)],
+        banned: vec![4],
+        keep_kv: false,
+        key: Key::default(),
+    }
 }
 
 fn settings(home: &std::path::Path) -> Settings {
