@@ -134,6 +134,15 @@ fn rewards(p: &Pipeline, c: &mut Checks) {
 }
 
 fn model(p: &Pipeline, c: &mut Checks) {
+    let gpu = p.policy.device == schemas::pipeline::Device::Cuda;
+    let allowed = "\"auto\" or \"cpu\" where deterministic = true";
+    c.require(!(gpu && p.deterministic), "policy.device", "cuda", allowed, "a GPU adds up in any order");
+    if let Some(lora) = &p.policy.lora {
+        c.range("policy.lora.rank", lora.rank, 1, 4096);
+        c.require(lora.alpha > 0.0, "policy.lora.alpha", lora.alpha, "more than 0", "");
+        let none = lora.modules.is_empty() && lora.vision_modules.is_empty();
+        c.require(!none, "policy.lora.modules", "empty", "at least one module, as \"q_proj\"", "");
+    }
     let m = &p.policy;
     if m.folder.is_empty() && p.generator.engine == Engine::Builtin {
         c.range("policy.hidden", m.hidden, 16, 16_384);
@@ -300,6 +309,16 @@ mod tests {
         parse(&seeing).expect("with pictures there is something to see");
         let odd = seeing.replace("hidden = 32", "hidden = 36\nheads = 4\nmax_pixels = 10");
         assert!(parse(&odd).expect_err("9 is no head").contains("`policy.vision.heads` is 4"));
+    }
+
+    #[test]
+    fn devices_and_adapters_are_checked() {
+        let gpu = format!("deterministic = true\n{LEAST}[policy]\ndevice = \"cuda\"\n");
+        assert!(parse(&gpu).expect_err("sums in any order").contains("`policy.device` is cuda"));
+        let lora = |text: &str| parse(&format!("{LEAST}[policy.lora]\n{text}\n"));
+        lora("rank = 8").expect("the rest has defaults");
+        assert!(lora("rank = 0").expect_err("no rank").contains("policy.lora.rank"));
+        assert!(lora("modules = []").expect_err("nothing to train").contains("policy.lora.modules"));
     }
 
     #[test]

@@ -214,6 +214,53 @@ pub struct PolicyConfig {
     /// Eyes of a new policy, which is then of Qwen2.5-VL's shape; without them it reads text only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision: Option<VisionSettings>,
+    /// Where learner and generator compute.
+    pub device: Device,
+    /// What weights are computed in.
+    pub dtype: Dtype,
+    /// Train an adapter of PEFT's instead of the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSettings>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// A GPU where there is one and the run is not deterministic, else the CPU.
+    #[default]
+    Auto,
+    Cpu,
+    Cuda,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    /// bfloat16 on a GPU for a policy whose config.json says so, else float32.
+    #[default]
+    Auto,
+    Float32,
+    /// On a GPU only.
+    Bfloat16,
+}
+
+/// A LoRA adapter (Hu et al. 2021): `W + alpha / rank * B A`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraSettings {
+    pub rank: u32,
+    pub alpha: f32,
+    /// Last parts of the names of the decoder's matrices.
+    pub modules: Vec<String>,
+    /// The same of the vision tower's, as `attn.qkv`, or of a projector's, as `linear_1`.
+    pub vision_modules: Vec<String>,
+}
+
+impl Default for LoraSettings {
+    fn default() -> Self {
+        let modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+        LoraSettings { rank: 16, alpha: 32.0, modules: modules.map(String::from).to_vec(), vision_modules: vec![] }
+    }
 }
 
 /// The vision tower of a new policy, and how pictures are cut for it.
@@ -264,6 +311,9 @@ impl Default for PolicyConfig {
             intermediate: 384,
             vocabulary: 1024,
             vision: None,
+            device: Device::Auto,
+            dtype: Dtype::Auto,
+            lora: None,
         }
     }
 }
@@ -353,6 +403,8 @@ pub struct LearnerConfig {
     pub max_staleness: u32,
     /// Tokens a forward and backward pass takes at once.
     pub microbatch_tokens: u32,
+    /// Keep each layer's input alone and compute the layer again on the way back: much less memory for a third more work.
+    pub recompute: bool,
     pub weight_decay: f32,
     /// Largest norm of the gradient.
     pub clip_norm: f32,
@@ -374,6 +426,7 @@ impl Default for LearnerConfig {
         LearnerConfig {
             max_staleness: 1,
             microbatch_tokens: 8192,
+            recompute: false,
             weight_decay: 0.01,
             clip_norm: 1.0,
             threads: 2,

@@ -1,6 +1,6 @@
-"""Times the policy beside transformers on one GPU, at the shape of Qwen2.5-VL 3B with random weights.
+"""Times the policy beside transformers on one GPU, at the shape of Qwen2.5-VL 3B or 7B with random weights.
 
-    python tests/parity/gpu_shapes.py target/release/examples/bench_shapes [--work /tmp/shapes] [--seconds 220]
+    python tests/parity/gpu_shapes.py target/release/examples/bench_shapes [--work /tmp/shapes] [--shape 3b] [--seconds 220] [--lora]
 
 The folder is drawn and written once; both load it. Two loads of work: 16 sequences of 2,048 tokens, all trained; and 32 prompts of
 900 tokens with two pictures of 384 x 224 and a reply of 100 tokens. transformers uses scaled dot-product attention, gradient
@@ -22,12 +22,15 @@ WORDS = dict(
     num_key_value_heads=2, max_position_embeddings=128000, rms_norm_eps=1e-6, tie_word_embeddings=True,
     rope_parameters=dict(rope_type="default", rope_theta=1e6, mrope_section=[16, 24, 24]),
 )  # fmt: skip
+LARGE = dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4)
+SHAPES = {"3b": {}, "7b": LARGE | dict(tie_word_embeddings=False, vocab_size=152064)}
 EYES = dict(
     depth=32, hidden_size=1280, intermediate_size=3420, num_heads=16, out_hidden_size=2048, patch_size=14,
     window_size=112, fullatt_block_indexes=[7, 15, 23, 31], tokens_per_second=2,
 )  # fmt: skip
 LOADS = {"text": (16, 2048), "pictures": (32, 900)}
 GRID = (1, 16, 28)
+LORA = r"model\.language_model\.layers\..*\.(q|k|v|o|gate|up|down)_proj"
 
 
 class Memory(threading.Thread):
@@ -44,18 +47,26 @@ class Memory(threading.Thread):
             time.sleep(0.2)
 
 
-def draw(folder):
+def drawn(folder, shape):
+    """Draws the folder in a process of its own, which gives its memory back."""
+    command = [sys.executable, __file__, "-", "--work", str(folder.parent), "--shape", shape, "--part", "draw"]
+    subprocess.run(command, check=True)
+
+
+def draw(folder, shape):
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-    config = Qwen2_5_VLConfig(text_config=WORDS, vision_config=EYES, tie_word_embeddings=True)
+    words = WORDS | SHAPES[shape]
+    eyes = EYES | dict(out_hidden_size=words["hidden_size"])
+    config = Qwen2_5_VLConfig(text_config=words, vision_config=eyes, tie_word_embeddings=words["tie_word_embeddings"])
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
         model = Qwen2_5_VLForConditionalGeneration(config)
     model.save_pretrained(folder, max_shard_size="20GB")
 
 
-def transformers(folder):
+def transformers(folder, lora):
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -63,8 +74,13 @@ def transformers(folder):
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16).to("cuda")
     torch.cuda.synchronize()
     print(json.dumps({"who": "transformers", "load_s": time.time() - started}), flush=True)
+    if lora:
+        import peft
+
+        model = peft.get_peft_model(model, peft.LoraConfig(r=16, lora_alpha=32, target_modules=LORA))
+        model.enable_input_require_grads()
     model.gradient_checkpointing_enable(dict(use_reentrant=False))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
     for load, (rows, tokens) in LOADS.items():
         ids = torch.randint(0, 100000, (rows, tokens), device="cuda")
         kinds, labels, more = torch.zeros_like(ids), ids.clone(), {}
@@ -106,20 +122,24 @@ def main():
     parser.add_argument("program", type=pathlib.Path)
     parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/shapes"))
     parser.add_argument("--seconds", type=float, default=220.0, help="start nothing after this")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="3b")
+    parser.add_argument("--lora", action="store_true", help="train adapters of the decoder alone, rank 16")
     parser.add_argument("--part", choices=["draw", "transformers"])
     options = parser.parse_args()
-    folder = options.work / "3b"
+    folder = options.work / options.shape
     if options.part == "draw":
-        return draw(folder)
+        return draw(folder, options.shape)
     if options.part == "transformers":
-        return transformers(folder)
+        return transformers(folder, options.lora)
     end = time.time() + options.seconds
-    again = [sys.executable, __file__, str(options.program), "--work", str(options.work), "--part"]
-    subprocess.run(again + ["draw"], check=True)
+    lora = ["--lora"] if options.lora else []
+    again = [sys.executable, __file__, str(options.program), "--work", str(options.work), "--shape", options.shape, *lora, "--part"]
+    if not (folder / "config.json").exists():
+        drawn(folder, options.shape)
     print(json.dumps({"drawn_after_s": options.seconds - (end - time.time())}), flush=True)
     ours = [[str(options.program), str(folder), "--rows", str(r), "--tokens", str(t)] for r, t in LOADS.values()]
     ours[1].append("--pictures")
-    for command in [ours[0], again + ["transformers"], ours[1]]:
+    for command in [ours[0] + lora, again + ["transformers"], ours[1] + lora]:
         if time.time() > end:
             break
         memory = Memory()

@@ -39,7 +39,7 @@ impl Builtin {
         }
         let levels = config.vision.as_ref().map(|_| policy::Levels(Arc::new(images.levels())));
         let settings = &pipeline.generator;
-        let device = if !pipeline.deterministic && policy::register_cuda() { policy::Device::Cuda(0) } else { policy::Device::Cpu };
+        let (device, precision) = policy::place(pipeline, &config).map_err(|e| e.to_string())?;
         let options = policy::EngineOptions {
             max_num_seqs: settings.max_num_seqs as usize,
             max_num_batched_tokens: settings.max_num_batched_tokens as usize,
@@ -49,6 +49,7 @@ impl Builtin {
             keep_kv: settings.keep_kv_across_versions,
             threads: settings.threads as usize,
             device,
+            bfloat16: precision == policy::Precision::Bf16,
             ..policy::EngineOptions::default()
         };
         let engine = policy::Engine::new(config, options).map_err(|e| e.to_string())?;

@@ -36,9 +36,11 @@ impl Torch {
             vision.check_processor(image, images.patch, images.merge).map_err(|e| e.to_string())?;
         }
         let settings = &self.pipeline.learner;
-        let device = if !self.pipeline.deterministic && policy::register_cuda() { policy::Device::Cuda(0) } else { policy::Device::Cpu };
+        let (device, precision) = policy::place(&self.pipeline, &config).map_err(|e| e.to_string())?;
         let options = policy::TrainerOptions {
             device,
+            precision,
+            recompute: settings.recompute,
             deterministic: self.pipeline.deterministic,
             microbatch_tokens: settings.microbatch_tokens as usize,
             weight_decay: f64::from(settings.weight_decay),
@@ -50,6 +52,18 @@ impl Torch {
         let image_processor = config.vision.as_ref().map_or_else(String::new, |_| images.digest());
         let digests = Digests { tokenizer: tokenizer.digest(), template: tokenizer.template_digest(), image_processor };
         Ok((config, options, Gallery::new(images), digests))
+    }
+
+    /// Trains an adapter, where the pipeline asks for one.
+    fn adapt(&self, trainer: &mut policy::Trainer) -> Result<(), String> {
+        let Some(lora) = &self.pipeline.policy.lora else { return Ok(()) };
+        let options = policy::LoraOptions {
+            r: lora.rank as usize,
+            alpha: f64::from(lora.alpha),
+            language: lora.modules.clone(),
+            vision: lora.vision_modules.clone(),
+        };
+        trainer.adapt(&options, self.pipeline.seed).map_err(|e| format!("policy.lora: {e}"))
     }
 
     fn trainer(&self, trainer: policy::Trainer, gallery: Gallery, files: &Files) -> Trainer {
@@ -68,12 +82,22 @@ impl Maker for Torch {
         } else {
             policy::Trainer::from_folder(Path::new(folder), options)
         };
-        Ok((self.trainer(trainer.map_err(|e| e.to_string())?, gallery, files), digests))
+        let mut trainer = trainer.map_err(|e| e.to_string())?;
+        self.adapt(&mut trainer)?;
+        Ok((self.trainer(trainer, gallery, files), digests))
     }
 
     fn restore(&mut self, files: &Files, folder: &Path, reference: Option<&Path>) -> Result<(Trainer, Digests), String> {
         let (config, options, gallery, digests) = self.prepare(files)?;
-        let mut trainer = policy::Trainer::new(config, self.pipeline.seed, options).map_err(|e| e.to_string())?;
+        let folder_of_base = &self.pipeline.policy.folder;
+        let trainer = if self.pipeline.policy.lora.is_some() && !folder_of_base.is_empty() {
+            // A checkpoint of an adapter holds the adapter; the base lies where it lay.
+            policy::Trainer::from_folder(Path::new(folder_of_base), options)
+        } else {
+            policy::Trainer::new(config, self.pipeline.seed, options)
+        };
+        let mut trainer = trainer.map_err(|e| e.to_string())?;
+        self.adapt(&mut trainer)?;
         if let Some(reference) = reference {
             trainer.load(reference).and_then(|()| trainer.snapshot_reference()).map_err(|e| e.to_string())?;
         }
@@ -202,6 +226,41 @@ mod tests {
         first.imitate(&lessons(), 1e-2).unwrap();
         second.imitate(&lessons(), 1e-2).unwrap();
         assert_eq!(first.weights(), second.weights(), "weights and moments came back");
+    }
+
+    #[test]
+    fn an_adapter_is_trained_saved_and_goes_on() {
+        let (mut torch, files) = torch();
+        let whole = torch.create(&files).unwrap().0.weights();
+        torch.pipeline.policy.lora = Some(schemas::pipeline::LoraSettings { rank: 2, ..Default::default() });
+        let (mut first, _) = torch.create(&files).unwrap();
+        assert!(first.weights() == whole, "an adapter that was not trained changes nothing");
+        for _ in 0..5 {
+            first.imitate(&lessons(), 1e-2).unwrap();
+        }
+        assert!(first.weights() != whole, "what is published has the adapter in it");
+        let folder = tempfile::tempdir().unwrap();
+        first.save(folder.path()).unwrap();
+        assert!(folder.path().join("adapter/adapter_config.json").is_file());
+        let (mut second, _) = torch.restore(&files, folder.path(), None).unwrap();
+        first.imitate(&lessons(), 1e-2).unwrap();
+        second.imitate(&lessons(), 1e-2).unwrap();
+        assert!(first.weights() == second.weights(), "adapter and moments came back");
+        torch.pipeline.policy.lora.as_mut().unwrap().modules = vec!["nothing".into()];
+        assert!(torch.create(&files).err().unwrap().contains("policy.lora"));
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_one_line() {
+        let (mut torch, files) = torch();
+        torch.pipeline.policy.device = schemas::pipeline::Device::Cpu;
+        torch.pipeline.policy.dtype = schemas::pipeline::Dtype::Bfloat16;
+        let error = torch.create(&files).err().unwrap();
+        assert!(error.contains("policy.dtype") && error.contains("allowed there") && error.lines().count() == 1, "{error}");
+        if !policy::register_cuda() {
+            torch.pipeline.policy.device = schemas::pipeline::Device::Cuda;
+            assert!(torch.create(&files).err().unwrap().contains("policy.device = \"cuda\": no GPU is found"));
+        }
     }
 
     fn png(level: u8) -> (String, Arc<[u8]>) {

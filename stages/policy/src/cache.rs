@@ -39,9 +39,10 @@ pub(crate) struct DeviceCache {
     places: Tensor,
     keep: Tensor,
     singles: Option<Singles>,
-    /// Rows of the cache of each slice of more than one token.
-    chunks: Vec<(usize, Tensor)>,
+    chunks: Vec<Chunk>,
     band: Band,
+    /// Query heads that share keys.
+    group: i64,
 }
 
 /// Slices of one token, answered together.
@@ -56,6 +57,23 @@ struct Singles {
     count: i64,
 }
 
+/// A slice of more than one token.
+#[derive(Debug)]
+struct Chunk {
+    /// Its number among the spans.
+    at: usize,
+    /// What it follows, where it follows anything.
+    past: Option<Past>,
+}
+
+#[derive(Debug)]
+struct Past {
+    /// Rows of the cache of the sequence's tokens, the slice's included.
+    index: Tensor,
+    /// Who sees whom, once for each of the query heads that share keys.
+    mask: Tensor,
+}
+
 impl DeviceCache {
     pub(crate) fn new(config: &ModelConfig, pages: usize, place: Place) -> Result<DeviceCache> {
         let shape = [(pages * PAGE) as i64, config.num_key_value_heads as i64, config.head_dim as i64];
@@ -64,7 +82,8 @@ impl DeviceCache {
         };
         let (keys, values) = (make()?, make()?);
         let band = Band { mask: None, past: 0, place };
-        Ok(DeviceCache { place, keys, values, places: Tensor::new(), keep: Tensor::new(), singles: None, chunks: vec![], band })
+        let group = (config.num_attention_heads / config.num_key_value_heads) as i64;
+        Ok(DeviceCache { place, keys, values, places: Tensor::new(), keep: Tensor::new(), singles: None, chunks: vec![], band, group })
     }
 
     /// Takes a batch of slices up.
@@ -92,7 +111,13 @@ impl DeviceCache {
         }
         self.chunks.clear();
         for (at, span) in plan.spans.iter().enumerate().filter(|(_, span)| span.count > 1) {
-            self.chunks.push((at, to(span.places(0..span.past + span.count).map(|p| p as i64).collect())?));
+            let past = if span.past == 0 {
+                None
+            } else {
+                let mask = self.band.mask(span.count as i64, span.past as i64).repeat([self.group, 1]);
+                Some(Past { index: to(span.places(0..span.past + span.count).map(|p| p as i64).collect())?, mask })
+            };
+            self.chunks.push(Chunk { at, past });
         }
         Ok(())
     }
@@ -112,18 +137,31 @@ impl DeviceCache {
             let mixed = Tensor::scaled_dot_product_attention(&queries, &keys, &values, Some(&singles.mask), 0.0, false, None, false);
             let _ = out.index_copy_(0, &singles.rows, &mixed.reshape([singles.count, width]));
         }
-        for (at, index) in &self.chunks {
+        for Chunk { at, past } in &self.chunks {
             let span = &plan.spans[*at];
             if last && span.wanted.is_empty() {
                 continue;
             }
-            let (offset, count, past) = (span.offset as i64, span.count as i64, span.past as i64);
-            let side = |arena: &Tensor| arena.index_select(0, index).unsqueeze(0).transpose(1, 2);
-            let queries = q.narrow(0, offset, count).unsqueeze(0).transpose(1, 2);
-            let mask = if past > 0 { Some(self.band.mask(count, past)) } else { None };
-            let (keys, values) = (side(&self.keys[layer]), side(&self.values[layer]));
-            let mixed = Tensor::scaled_dot_product_attention(&queries, &keys, &values, mask, 0.0, past == 0, None, true);
-            out.narrow(0, offset, count).copy_(&mixed.transpose(1, 2).reshape([count, width]));
+            let (offset, count) = (span.offset as i64, span.count as i64);
+            let queries = q.narrow(0, offset, count);
+            let mixed = match past {
+                // All that it sees is at hand.
+                None => {
+                    let [queries, keys, values] =
+                        [&queries, &k.narrow(0, offset, count), &v.narrow(0, offset, count)].map(|side| side.unsqueeze(0).transpose(1, 2));
+                    Tensor::scaled_dot_product_attention(&queries, &keys, &values, None::<&Tensor>, 0.0, true, None, true).transpose(1, 2)
+                }
+                Some(Past { index, mask }) => {
+                    let side = |arena: &Tensor| arena.index_select(0, index).unsqueeze(0).transpose(1, 2);
+                    let (keys, values) = (side(&self.keys[layer]), side(&self.values[layer]));
+                    let (kv_heads, dim) = (k.size()[1], k.size()[2]);
+                    // Heads that share keys are put one after the other as queries: no key is copied for them.
+                    let grouped = queries.view([count, kv_heads, self.group, dim]).permute([1, 2, 0, 3]).reshape([1, kv_heads, -1, dim]);
+                    let mixed = Tensor::scaled_dot_product_attention(&grouped, &keys, &values, Some(mask), 0.0, false, None, false);
+                    mixed.view([kv_heads, self.group, count, dim]).permute([2, 0, 1, 3])
+                }
+            };
+            out.narrow(0, offset, count).copy_(&mixed.reshape([count, width]));
         }
         if last { out.index_select(0, &self.keep) } else { out }
     }
@@ -133,6 +171,11 @@ impl DeviceCache {
         for arena in self.keys.iter().chain(&self.values) {
             pages.iter().for_each(|page| drop(arena.narrow(0, i64::from(*page) * PAGE as i64, PAGE as i64).zero_()));
         }
+    }
+
+    /// Keys and values of a layer.
+    pub(crate) fn arenas(&self, layer: usize) -> [&Tensor; 2] {
+        [&self.keys[layer], &self.values[layer]]
     }
 
     /// The rows whose outputs are wanted.

@@ -1,11 +1,12 @@
-//! A trainer in a folder: weights, AdamW's moments, its step count, and the reference policy where there is one.
+//! A trainer in a folder: weights, AdamW's state, its step count, and the reference policy where there is one.
 //!
 //! The weights lie as Hugging Face has them (`config.json`, `model.safetensors`), so a checkpoint is a model folder too.
 //! Files are written one by one: whoever needs the whole folder to appear at once writes beside it and renames.
 
 use crate::error::io;
 use crate::lora::Adapters;
-use crate::model::Model;
+use crate::model::{Model, Place};
+use crate::optimizer::State;
 use crate::weights::{Weights, layout, open, read_folder, write};
 use crate::{Error, ModelConfig, Result, Trainer};
 use std::path::Path;
@@ -13,6 +14,8 @@ use tch::Kind;
 
 const FIRST: &str = "first_moment.";
 const SECOND: &str = "second_moment.";
+/// What a bfloat16 weight leaves of its f32.
+const REST: &str = "rest.";
 /// The folder of the adapter, where one is trained.
 const ADAPTER: &str = "adapter";
 
@@ -31,7 +34,11 @@ impl Trainer {
         put("config.json", self.config().with_dtype(dtype).to_json().as_bytes())?;
         put("model.safetensors", &self.weights())?;
         let mut moments = Weights::default();
-        for (prefix, values) in [(FIRST, &self.optimizer.first), (SECOND, &self.optimizer.second)] {
+        let state = self.optimizer.saved(&self.model);
+        for (prefix, values) in [(FIRST, &state.first), (SECOND, &state.second), (REST, &state.rest)] {
+            if values.is_empty() {
+                continue;
+            }
             let named = self.model.named(values);
             for name in named.names() {
                 moments.insert(format!("{prefix}{name}"), named.get(name)?);
@@ -74,22 +81,25 @@ impl Trainer {
             None
         };
         let mut moments = open(&folder.join("optimizer.safetensors"))?;
-        let (first, second) = (moments.split_off(FIRST), moments.split_off(SECOND));
+        let (first, second, rest) = (moments.split_off(FIRST), moments.split_off(SECOND), moments.split_off(REST));
+        let has_rest = rest.names().next().is_some();
         let place = self.model.place;
         if self.model.adapters.is_some() {
             // The base never moved, so it is there as it was.
             let adapters = Adapters::read(&config, &self.model.layout, &folder.join(ADAPTER), place)?;
-            let take = |named| Adapters::take(&config, &self.model.layout, named, adapters.source().clone(), place);
-            let (first, second) = (take(&first)?.values, take(&second)?.values);
-            (self.optimizer.first, self.optimizer.second) = (first, second);
+            let float = Place { kind: Kind::Float, ..place };
+            let take = |named| Ok::<_, Error>(Adapters::take(&config, &self.model.layout, named, adapters.source().clone(), float)?.values);
+            let state = State { first: take(&first)?, second: take(&second)?, rest: if has_rest { take(&rest)? } else { vec![] } };
             self.model.adapters = Some(adapters);
+            self.optimizer.resume(&self.model, state, step);
         } else {
             let model = Model::new(&config, &read_folder(&config, folder)?, place)?;
-            let (first, second) = (model.unnamed(&first)?, model.unnamed(&second)?);
-            (self.model, self.optimizer.first, self.optimizer.second) = (model, first, second);
+            let rest = if has_rest { model.unnamed(&rest)? } else { vec![] };
+            let state = State { first: model.unnamed(&first)?, second: model.unnamed(&second)?, rest };
+            self.model = model;
+            self.optimizer.resume(&self.model, state, step);
         }
         self.reference = reference;
-        self.optimizer.step = step;
         Ok(())
     }
 }

@@ -165,6 +165,12 @@ impl ModelConfig {
         config
     }
 
+    /// The type of weights that the file names, as `bfloat16`.
+    pub fn dtype(&self) -> Option<&str> {
+        let keys = &self.source.0;
+        keys.get("dtype").or_else(|| keys.get("torch_dtype")).or_else(|| keys.get("text_config")?.get("dtype"))?.as_str()
+    }
+
     /// The frozen encoder in front, where there is one.
     pub fn encoder(&self) -> Option<&Encoder> {
         self.vision.as_ref()?.encoder.as_ref()

@@ -1,4 +1,36 @@
-//! What has to be settled before the first tensor: threads, and whether CUDA is there.
+//! What has to be settled before the first tensor: threads, whether CUDA is there, and where a policy is computed in which type.
+
+use crate::{Error, ModelConfig, Precision, Result};
+use schemas::pipeline::{self, Dtype, Pipeline};
+use tch::Device;
+
+/// Where a pipeline's policy is computed, and in which type.
+///
+/// # Errors
+/// [`Error::Options`] where it asks for a GPU and there is none, or for what its device cannot do.
+pub fn place(pipeline: &Pipeline, config: &ModelConfig) -> Result<(Device, Precision)> {
+    let settings = &pipeline.policy;
+    let refuse = |text: &str| Err(Error::Options(text.into()));
+    let device = match settings.device {
+        pipeline::Device::Cpu => Device::Cpu,
+        pipeline::Device::Auto if pipeline.deterministic || !register_cuda() => Device::Cpu,
+        pipeline::Device::Cuda if !register_cuda() => {
+            let hint = "hint: libtorch's CUDA libraries belong into LD_LIBRARY_PATH";
+            return refuse(&format!("policy.device = \"cuda\": no GPU is found; allowed: \"auto\", \"cpu\"; {hint}"));
+        }
+        _ => Device::Cuda(0),
+    };
+    let cpu = device == Device::Cpu;
+    let precision = match settings.dtype {
+        Dtype::Bfloat16 if cpu => {
+            return refuse("policy.dtype = \"bfloat16\": the CPU computes in float32; allowed there: \"auto\", \"float32\"");
+        }
+        Dtype::Bfloat16 => Precision::Bf16,
+        Dtype::Auto if !cpu && config.dtype() == Some("bfloat16") => Precision::Bf16,
+        Dtype::Auto | Dtype::Float32 => Precision::F32,
+    };
+    Ok((device, precision))
+}
 
 /// Sets the number of threads that one operation of libtorch uses, for the calling thread. Call it in each thread that
 /// computes: every thread of ours has its own OpenMP pool.

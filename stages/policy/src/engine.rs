@@ -5,6 +5,8 @@
 //! hold, so that a turn computes its new tokens only, and members of a group compute what they share once.
 
 use crate::cache::{self, DeviceCache};
+use crate::cuda;
+use crate::decode::{self, Simple};
 use crate::eyes::Eyes;
 use crate::host::{Decoder, HostCache, each_piece};
 use crate::model::{Inputs, Model, Place, download, upload};
@@ -42,6 +44,8 @@ pub struct EngineOptions {
     pub libtorch: bool,
     /// Weights, keys and values in bfloat16 on a GPU; the trainer's log-probabilities are then met less closely.
     pub bfloat16: bool,
+    /// On a GPU, compute single tokens with kernels of our own where they know the model.
+    pub kernels: bool,
     /// Memory for what the vision tower made of pictures, MiB. What does not fit is made again.
     pub pictures_mib: usize,
     pub device: Device,
@@ -60,6 +64,7 @@ impl Default for EngineOptions {
             threads: 1,
             libtorch: false,
             bfloat16: false,
+            kernels: true,
             pictures_mib: 256,
             device: Device::Cpu,
         }
@@ -217,13 +222,15 @@ pub struct Engine {
     pool: Option<rayon::ThreadPool>,
     place: Option<Place>,
     eyes: Eyes,
+    /// What computes single tokens on a GPU.
+    decoder: Option<Box<cuda::Decoder>>,
 }
 
 impl Engine {
     /// An engine without weights.
     ///
     /// # Errors
-    /// Where the cache holds not even one page, or every id is banned.
+    /// Where the cache holds not even one page, or every id is banned; [`Error::Cuda`] where a GPU cannot be used as asked.
     pub fn new(config: ModelConfig, options: EngineOptions) -> Result<Engine> {
         let cuda = options.device != Device::Cpu;
         let half = cuda && options.bfloat16;
@@ -251,8 +258,14 @@ impl Engine {
             count => Some(threads(count).map_err(|e| Error::Options(format!("{count} threads: {e}")))?),
         };
         let scheduler = Scheduler::new(limits, pages);
+        let decoder = match options.device {
+            Device::Cuda(ordinal) if half && options.kernels && cuda::supports(&config) => {
+                Some(Box::new(cuda::Decoder::new(&config, options.max_num_seqs, &options.banned, ordinal)?))
+            }
+            _ => None,
+        };
         let eyes = Eyes::new(options.pictures_mib << 20, options.deterministic);
-        Ok(Engine { config, options, models: BTreeMap::new(), leaving: BTreeSet::new(), scheduler, cache, pool, place, eyes })
+        Ok(Engine { config, options, models: BTreeMap::new(), leaving: BTreeSet::new(), scheduler, cache, pool, place, eyes, decoder })
     }
 
     /// What makes weights ready for this engine, on any thread.
@@ -266,8 +279,8 @@ impl Engine {
         if let (Some(encoder), Some(before)) = (loaded.tower_mut(), self.models.values().rev().find_map(Loaded::tower)) {
             encoder.share_encoder(before);
         }
+        self.forget_version(version);
         self.models.insert(version, loaded);
-        self.eyes.forget(version);
         self.leaving.remove(&version);
     }
 
@@ -286,8 +299,7 @@ impl Engine {
         if self.scheduler.version_in_use(version) {
             self.leaving.insert(version);
         } else {
-            self.models.remove(&version);
-            self.eyes.forget(version);
+            self.forget_version(version);
         }
     }
 
@@ -408,7 +420,12 @@ impl Engine {
             by_version.entry(self.scheduler.running[slice.index].version).or_default().push(slice);
         }
         for (version, slices) in by_version {
-            self.compute(version, &slices)?;
+            // Single tokens depend on nothing else of this step, while what starts may share what they write.
+            let (single, rest): (Vec<Slice>, Vec<Slice>) = slices.into_iter().partition(|slice| self.is_single(slice));
+            self.decode(version, &single)?;
+            if !rest.is_empty() {
+                self.compute(version, &rest)?;
+            }
         }
         let mut done = vec![];
         for index in (0..self.scheduler.running.len()).rev() {
@@ -432,9 +449,33 @@ impl Engine {
         let unused: Vec<u64> = self.leaving.iter().filter(|v| !self.scheduler.version_in_use(**v)).copied().collect();
         for version in unused {
             self.leaving.remove(&version);
-            self.models.remove(&version);
-            self.eyes.forget(version);
+            self.forget_version(version);
         }
+    }
+
+    fn forget_version(&mut self, version: u64) {
+        if let Some(decoder) = &mut self.decoder {
+            decoder.forget(version);
+        }
+        self.models.remove(&version);
+        self.eyes.forget(version);
+    }
+
+    /// Whether the GPU's decoder computes a slice: a token that was sampled, of a sequence that ran before this step.
+    fn is_single(&self, slice: &Slice) -> bool {
+        let sequence = &self.scheduler.running[slice.index];
+        self.decoder.is_some() && !slice.starts && slice.count == 1 && sequence.computed >= sequence.prompt
+    }
+
+    /// Computes one token of each of some sequences with the GPU's decoder, and samples the next.
+    fn decode(&mut self, version: u64, slices: &[Slice]) -> Result<()> {
+        let (Some(decoder), Loaded::Device(model), Cache::Device(cache)) = (&mut self.decoder, &self.models[&version], &self.cache) else {
+            return Ok(());
+        };
+        for slices in slices.chunks(decoder.rows()) {
+            decode::step(decoder, version, model, cache, &mut self.scheduler.running, slices, &self.options.banned)?;
+        }
+        Ok(())
     }
 
     /// Computes slices with one version's weights, and samples a token where a sequence has been computed to its end.
@@ -465,7 +506,16 @@ impl Engine {
             }
             (Loaded::Device(model), Cache::Device(cache)) => {
                 let scores = device_scores(model, cache, &plan)?;
-                if !draws.is_empty() {
+                let simple: Option<Vec<Simple>> = draws.iter().map(|draw| draw.simple(&scheduler.running, banned)).collect();
+                if let (Some(decoder), Some(simple), Some(scores)) = (&mut self.decoder, simple, &scores) {
+                    for (part, (draws, simple)) in draws.chunks_mut(decoder.rows()).zip(simple.chunks(decoder.rows())).enumerate() {
+                        let scores = scores.narrow(0, (part * decoder.rows()) as i64, draws.len() as i64);
+                        let sampling: Vec<cuda::Sampling> = simple.iter().map(|simple| simple.sampling).collect();
+                        let drawn = decoder.draw(&scores, &sampling)?;
+                        draws.iter_mut().zip(simple).zip(drawn).for_each(|((draw, simple), drawn)| draw.take(simple, drawn));
+                    }
+                } else if let Some(scores) = scores {
+                    let scores = download(&scores);
                     let read = |row: usize, into: &mut [f32]| into.copy_from_slice(&scores[row * vocabulary..][..vocabulary]);
                     draws.iter_mut().for_each(|draw| draw.run(&scheduler.running, banned, vocabulary, &read));
                 }
@@ -483,7 +533,7 @@ impl Engine {
 }
 
 /// Scores of the rows that a plan keeps, `[rows, vocabulary]`, computed by libtorch.
-fn device_scores(model: &Model, cache: &mut DeviceCache, plan: &Plan) -> Result<Vec<f32>> {
+fn device_scores(model: &Model, cache: &mut DeviceCache, plan: &Plan) -> Result<Option<Tensor>> {
     let device = cache.device();
     let tokens: Vec<i64> = plan.tokens.iter().map(|id| i64::from(*id)).collect();
     let axis = |axis: usize| plan.positions.iter().map(move |position| i64::from(position[axis]));
@@ -504,7 +554,7 @@ fn device_scores(model: &Model, cache: &mut DeviceCache, plan: &Plan) -> Result<
     let keep = cache.keep().shallow_clone();
     let last = model.config.num_hidden_layers - 1;
     let hidden = model.forward(&inputs, &keep, &mut |layer, q, k, v| cache.attend(plan, layer, layer == last, q, k, v));
-    Ok(if plan.keep.is_empty() { vec![] } else { download(&model.logits(&hidden)) })
+    Ok((!plan.keep.is_empty()).then(|| model.logits(&hidden).to_kind(Kind::Float)))
 }
 
 /// What is to be drawn for one sequence, and what was.
@@ -545,6 +595,21 @@ fn draws(plan: &Plan, running: &[Running]) -> Vec<Drawing> {
 }
 
 impl Drawing {
+    /// How the GPU draws this token; none where it cannot.
+    fn simple(&self, running: &[Running], banned: &[u32]) -> Option<Simple> {
+        let running = &running[self.index];
+        let one = self.count == 1 && self.ends && running.request.sampling.prompt_logprobs.is_none();
+        one.then(|| Simple::of(running, banned)).flatten()
+    }
+
+    fn take(&mut self, simple: &Simple, drawn: cuda::Drawn) {
+        self.rng = simple.rng.clone();
+        match drawn.id {
+            Some(id) => self.token = Some(TokenLogprob { id, logprob: drawn.logprob, ..TokenLogprob::default() }),
+            None => self.broken = true,
+        }
+    }
+
     fn run(&mut self, running: &[Running], banned: &[u32], vocabulary: usize, read: &dyn Fn(usize, &mut [f32])) {
         let running = &running[self.index];
         let request = &running.request;

@@ -31,6 +31,9 @@ pub enum Error {
     Options(String),
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    /// CUDA, beside libtorch: a library that is missing, or a launch that failed.
+    #[error("CUDA: {0}")]
+    Cuda(String),
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
 }

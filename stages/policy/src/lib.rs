@@ -12,6 +12,8 @@ mod cache;
 mod check;
 mod checkpoint;
 mod config;
+mod cuda;
+mod decode;
 mod device;
 mod encoded;
 mod encoder;
@@ -43,7 +45,7 @@ mod tests;
 
 pub use check::{Compared, Memory, RawPicture, check_folder};
 pub use config::{Activation, Biases, Encoder, EncoderKind, Family, ModelConfig, Rope, RopeScaling, VisionConfig};
-pub use device::{register_cuda, set_threads};
+pub use device::{place, register_cuda, set_threads};
 pub use engine::{Engine, EngineOptions, Generated, Loader, Prepared, Request};
 pub use error::{Error, Result};
 pub use lora::LoraOptions;

@@ -208,8 +208,9 @@ impl Model {
         let (heads, kv_heads, dim) = (config.num_attention_heads as i64, config.num_key_value_heads as i64, config.head_dim as i64);
         let count = x.size()[0];
         let qkv = self.linear(layer.qkv, &self.normed(x, layer.norm));
-        let values = qkv.narrow(1, (heads + kv_heads) * dim, kv_heads * dim).view([count, kv_heads, dim]);
-        let both = qkv.narrow(1, 0, (heads + kv_heads) * dim).view([count, heads + kv_heads, dim]);
+        // Split, not narrowed: on the way back gradients of the parts are put together once.
+        let [both, values] = split(&qkv, 1, [(heads + kv_heads) * dim, kv_heads * dim]);
+        let (both, values) = (both.view([count, heads + kv_heads, dim]), values.view([count, kv_heads, dim]));
         let both = match (layer.q_norm, layer.k_norm) {
             (Some(q), Some(k)) => {
                 let (queries, keys) = (both.narrow(1, 0, heads), both.narrow(1, heads, kv_heads));
@@ -217,16 +218,16 @@ impl Model {
             }
             _ => both,
         };
-        let rotated = rotate(&both, rotation);
-        [rotated.narrow(1, 0, heads), rotated.narrow(1, heads, kv_heads), values]
+        let [queries, keys] = split(&rotate(&both, rotation), 1, [heads, kv_heads]);
+        [queries, keys, values]
     }
 
     /// A layer's output, from its input and what its attention gave for the same rows.
     pub(crate) fn mixed_in(&self, number: usize, x: &Tensor, mixed: &Tensor) -> Tensor {
         let layer = &self.layout.layers[number];
         let x = x + self.linear(layer.out, &mixed.to_kind(self.place.kind));
-        let gate_up = self.linear(layer.gate_up, &self.normed(&x, layer.mlp_norm)).chunk(2, 1);
-        &x + self.linear(layer.down, &(gate_up[0].silu() * &gate_up[1]))
+        let [gate, up] = self.halves(layer.gate_up, &self.normed(&x, layer.mlp_norm));
+        &x + self.linear(layer.down, &(gate.silu() * up))
     }
 
     /// Final hidden states from the last layer's output.
@@ -251,6 +252,11 @@ impl Model {
         if factor == 1.0 { rotation } else { rotation * factor }
     }
 
+    /// Angle per position of each rotary pair, `[1, dim / 2]`, f32.
+    pub(crate) fn frequencies(&self) -> &Tensor {
+        &self.frequencies
+    }
+
     pub(crate) fn linear(&self, at: LinearAt, x: &Tensor) -> Tensor {
         let y = product(x, &self.values[at.weight], at.bias.map(|bias| &self.values[bias]));
         match &self.adapters {
@@ -259,10 +265,28 @@ impl Model {
         }
     }
 
+    /// Both halves of what a matrix of two gives, `[tokens, out / 2]` each.
+    fn halves(&self, at: LinearAt, x: &Tensor) -> [Tensor; 2] {
+        let half = self.values[at.weight].size()[0] / 2;
+        if self.place.device == Device::Cpu || self.adapters.is_some() {
+            return split(&self.linear(at, x), 1, [half, half]);
+        }
+        // On a GPU as two products: what is computed element by element from halves that lie row by row apart takes twice as long.
+        let weights = split(&self.values[at.weight], 0, [half, half]);
+        let biases = at.bias.map(|bias| split(&self.values[bias], 0, [half, half]));
+        [0, 1].map(|part| product(x, &weights[part], biases.as_ref().map(|biases| &biases[part])))
+    }
+
     fn normed(&self, x: &Tensor, weight: usize) -> Tensor {
         let weight = &self.values[weight];
         x.rms_norm(weight.size(), Some(weight), self.config.rms_norm_eps)
     }
+}
+
+fn split(x: &Tensor, dim: i64, sizes: [i64; 2]) -> [Tensor; 2] {
+    let mut parts = x.split_with_sizes(sizes, dim);
+    let (second, first) = (parts.pop(), parts.pop());
+    [first, second].map(|part| part.expect("as many parts as sizes"))
 }
 
 /// The tensors that some entries are computed with.

@@ -38,10 +38,11 @@ type Loss<'a> = dyn FnMut(&Tensor, &Columns) -> Sums + 'a;
 impl Head<'_> {
     /// Log-probabilities of every id after temperature and ban.
     fn distributions(&self, model: &Model, hidden: &Tensor, columns: &Columns) -> Tensor {
-        let mut logits = model.logits(hidden).narrow(0, 0, columns.ids.size()[0]).to_kind(Kind::Float);
+        let mut logits = model.logits(hidden).narrow(0, 0, columns.ids.size()[0]);
         if self.temperature > 0.0 && self.temperature != 1.0 {
-            logits = &logits / self.temperature;
+            logits = logits.to_kind(Kind::Float) / self.temperature;
         }
+        // The bans are f32, and so is the sum.
         (logits + self.ban).log_softmax(-1, Kind::Float)
     }
 

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Tokens of one sequence in one slice, at most: bounds the attention mask of a GPU.
+/// Tokens of one sequence in one slice that follows others, at most: bounds the attention mask of a GPU.
 pub(crate) const CHUNK: usize = 512;
 /// Rollouts whose first version is remembered.
 const ROLLOUTS: usize = 65_536;
@@ -112,6 +112,8 @@ impl Running {
 pub(crate) struct Slice {
     pub(crate) index: usize,
     pub(crate) count: usize,
+    /// The sequence starts, or starts anew, in this very step: what it shares may be computed only now.
+    pub(crate) starts: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +122,7 @@ pub(crate) struct Limits {
     pub(crate) max_num_batched_tokens: usize,
     /// Longest sequence that the model knows positions for.
     pub(crate) max_len: usize,
-    /// Longest slice of one sequence.
+    /// Longest slice of one sequence that has tokens before it.
     pub(crate) chunk: usize,
     /// Whether a rollout's keys and values outlive a change of version.
     pub(crate) keep_kv: bool,
@@ -271,7 +273,7 @@ impl Scheduler {
                     let count = remaining.min(self.limits.chunk).min(budget);
                     if self.make_room(index, count, &mut slices) {
                         self.name_pages(index, count, &mut fresh);
-                        slices.push(Slice { index, count });
+                        slices.push(Slice { index, count, starts: false });
                         budget -= count;
                     }
                 }
@@ -338,7 +340,8 @@ impl Scheduler {
         self.find_prefix(&mut running, fresh);
         let computed = running.pages.len() * PAGE;
         let remaining = running.tokens.len() - computed;
-        let count = remaining.min(self.limits.chunk).min(*budget);
+        let longest = if computed == 0 { usize::MAX } else { self.limits.chunk };
+        let count = remaining.min(longest).min(*budget);
         let need = (computed + count).div_ceil(PAGE) - running.pages.len();
         if need > self.pages.idle() {
             self.pages.release(&running.pages);
@@ -356,7 +359,7 @@ impl Scheduler {
         let index = self.running.len();
         self.running.push(running);
         self.name_pages(index, count, fresh);
-        slices.push(Slice { index, count });
+        slices.push(Slice { index, count, starts: true });
         *budget -= count;
         true
     }

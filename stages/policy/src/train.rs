@@ -9,7 +9,7 @@ use crate::engine::{BAN, ban_row};
 use crate::lora::Adapters;
 use crate::model::{Model, Place, download};
 use crate::objective::{self, Columns, Sums};
-use crate::optimizer::{self, AdamW};
+use crate::optimizer::AdamW;
 use crate::pass::{Head, targets_at_once};
 use crate::{Error, LoraOptions, ModelConfig, Reinforce, Result, Sequence, Stats, init, weights};
 use std::path::Path;
@@ -120,7 +120,7 @@ impl Trainer {
             .for_each(|id| banned[id] = true);
         let place = Place { device: options.device, kind: options.precision.kind() };
         let model = Model::new(&config, weights, place)?;
-        let optimizer = AdamW::new(&model);
+        let optimizer = AdamW::new(&model)?;
         Ok(Trainer { options, model, optimizer, reference: None, ban, banned })
     }
 
@@ -165,7 +165,7 @@ impl Trainer {
             return Err(Error::Adapter("the model has one already; hint: call `merge_adapter` first".into()));
         }
         self.model.adapters = Some(adapters);
-        self.optimizer = AdamW::new(&self.model);
+        self.optimizer.restart();
         Ok(())
     }
 
@@ -182,7 +182,7 @@ impl Trainer {
     pub fn merge_adapter(&mut self) {
         if let Some(adapters) = self.model.adapters.take() {
             self.model.values = adapters.merge(&self.model.values);
-            self.optimizer = AdamW::new(&self.model);
+            self.optimizer.restart();
         }
     }
 
@@ -279,12 +279,12 @@ impl Trainer {
         }
         let Sum { loss, meters, gradients } = self.differentiate(&batches, objective, total);
         let _guard = tch::no_grad_guard();
-        let grad_norm = optimizer::norm(&gradients);
+        let grad_norm = self.optimizer.norm(&gradients)?;
         let finite = loss.is_finite() && grad_norm.is_finite();
         if finite {
             let limit = self.options.clip_norm;
             let scale = if limit > 0.0 && grad_norm > limit { limit / (grad_norm + 1e-6) } else { 1.0 };
-            self.optimizer.step(&self.model, &gradients, scale, learning_rate, self.options.weight_decay);
+            self.optimizer.step(&self.model, &gradients, scale, learning_rate, self.options.weight_decay)?;
         }
         let [entropy, kl_old, clip_fraction] = meters.map(|sum| sum / tokens as f64);
         Ok(Stats { loss, tokens, entropy, kl_old, clip_fraction, grad_norm, finite })
