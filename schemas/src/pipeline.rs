@@ -349,6 +349,17 @@ pub enum Engine {
     Chat,
 }
 
+/// How new weights get to servers of vLLM's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightSync {
+    /// A whole model a version, read anew in place of the one before.
+    #[default]
+    Reload,
+    /// An adapter a version, under a name of its own, beside a base that stays: for a policy with `policy.lora`.
+    Lora,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GeneratorConfig {
@@ -373,6 +384,8 @@ pub struct GeneratorConfig {
     /// The environment variable that holds those servers' API key. Where it is not set no key is sent. The key itself is in no
     /// file of a run.
     pub api_key_env: String,
+    /// How new weights get to servers of vLLM's.
+    pub sync: WeightSync,
     /// A folder that this process writes and those servers read, under the same path: new weights go through it.
     pub weights_folder: String,
 }
@@ -391,6 +404,7 @@ impl Default for GeneratorConfig {
             urls: vec![],
             model: String::new(),
             api_key_env: "OPENAI_API_KEY".into(),
+            sync: WeightSync::Reload,
             weights_folder: "runs/weights".into(),
         }
     }

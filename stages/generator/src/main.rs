@@ -6,7 +6,7 @@ mod listen;
 use generator::http_client::Key;
 use generator::{Chat, Engine, Files, Generator, Scripted, Vllm, chat, vllm};
 use kit::stage::Identity;
-use schemas::pipeline::Engine as EngineName;
+use schemas::pipeline::{Engine as EngineName, WeightSync};
 
 fn main() -> std::process::ExitCode {
     // Behind HTTP it is no stage: it needs no run and no broker.
@@ -46,13 +46,18 @@ fn make(identity: &Identity, files: &Files) -> Result<Box<dyn Engine>, String> {
         EngineName::Vllm => {
             let settings = &pipeline.generator;
             let config = policy::ModelConfig::from_json(&files.config).map_err(|e| e.to_string())?;
+            // Generators of one run drop versions at different times, so names and folders are each one's own.
+            let own = (settings.sync == WeightSync::Lora).then(|| format!("{}-{}", identity.run, identity.id));
             let options = vllm::Options {
                 urls: settings.urls.iter().map(|url| url.trim_end_matches('/').to_string()).collect(),
-                folder: std::path::absolute(&settings.weights_folder).map_err(|e| e.to_string())?.join(&identity.run),
+                folder: std::path::absolute(&settings.weights_folder)
+                    .map_err(|e| e.to_string())?
+                    .join(own.as_ref().unwrap_or(&identity.run)),
                 files: vec![("config.json".into(), files.config.clone())],
                 banned: files.context.tokenizer.banned_ids(config.vocab_size),
                 keep_kv: settings.keep_kv_across_versions && !pipeline.deterministic,
                 key: Key::of_variable(&settings.api_key_env)?,
+                adapters: own,
             };
             Ok(Box::new(Vllm::new(options)?))
         }

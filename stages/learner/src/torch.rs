@@ -4,7 +4,7 @@ use crate::gallery::Gallery;
 use context::{ImageSettings, Tokenizer};
 use learner::optimiser::{Digests, Files, Maker, Optimiser, Reinforce, Stats};
 use learner::tokens::Sequence;
-use schemas::pipeline::Pipeline;
+use schemas::pipeline::{Engine, Pipeline, WeightSync};
 use std::path::Path;
 
 /// Makes trainers as the pipeline says.
@@ -67,7 +67,9 @@ impl Torch {
     }
 
     fn trainer(&self, trainer: policy::Trainer, gallery: Gallery, files: &Files) -> Trainer {
-        Trainer { trainer, threads: self.pipeline.learner.threads as usize, gallery, files: files.clone() }
+        let generator = &self.pipeline.generator;
+        let adapter_alone = generator.engine == Engine::Vllm && generator.sync == WeightSync::Lora;
+        Trainer { trainer, threads: self.pipeline.learner.threads as usize, gallery, files: files.clone(), adapter_alone }
     }
 }
 
@@ -111,6 +113,8 @@ pub(crate) struct Trainer {
     threads: usize,
     gallery: Gallery,
     files: Files,
+    /// Generators have the base, and take the adapter alone.
+    adapter_alone: bool,
 }
 
 impl Trainer {
@@ -183,7 +187,8 @@ impl Optimiser for Trainer {
     }
 
     fn weights(&mut self) -> Vec<u8> {
-        self.trainer().weights()
+        let adapter = if self.adapter_alone { self.trainer().adapter() } else { None };
+        adapter.unwrap_or_else(|| self.trainer().weights())
     }
 }
 
