@@ -73,6 +73,10 @@ pub(crate) async fn run(arguments: &Arguments, runs: &Path) -> Result<ExitCode> 
     });
     append(&arguments.leaderboard, &line)?;
     println!("{}", serde_json::to_string_pretty(&line)?);
+    let (episodes, errors) = (line["result"]["episodes"].as_u64(), line["result"]["errors"].as_u64());
+    if errors.is_some_and(|errors| errors > 0 && Some(errors) == episodes) {
+        bail!("not one of the episodes was played to its end; hint: the stages' logs say why");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -147,7 +151,8 @@ fn take_policy(policy: &str, pipeline: &mut Pipeline) -> Result<()> {
     match policy {
         "random" => pipeline.generator.engine = Engine::Scripted,
         "blind" => bail!("`blind` is not a policy of its own; hint: --policy FOLDER --blind shuts a policy's eyes"),
-        folder if Path::new(folder).is_dir() => pipeline.policy.folder = folder.to_string(),
+        // What was trained as an adapter lies there merged.
+        folder if Path::new(folder).is_dir() => (pipeline.policy.folder, pipeline.policy.lora) = (folder.to_string(), None),
         other => bail!("`{other}` is no folder; allowed: a policy folder, random, expert"),
     }
     Ok(())

@@ -623,6 +623,13 @@ impl Default for BrokerConfig {
 }
 
 impl Pipeline {
+    /// Whether published versions are adapters, to be merged or loaded where they are served; else they are whole policies.
+    pub fn publishes_adapters(&self) -> bool {
+        let merged = self.generator.engine == Engine::Builtin;
+        let loaded = self.generator.engine == Engine::Vllm && self.generator.sync == WeightSync::Lora;
+        self.policy.lora.is_some() && (merged || loaded)
+    }
+
     /// Reads a pipeline file's text.
     ///
     /// # Errors

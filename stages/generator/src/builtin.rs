@@ -3,7 +3,9 @@
 use generator::{Engine, Files, Generated, Load, Picture, Request};
 use schemas::pipeline::Pipeline;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread::ThreadId;
 use std::time::Instant;
 
@@ -19,7 +21,13 @@ pub(crate) struct Builtin {
     stops: BTreeMap<u64, Vec<String>>,
     /// For a policy with eyes.
     levels: Option<policy::Levels>,
+    /// The version that a thread makes ready.
+    loading: Option<(u64, Receiver<Result<policy::Prepared, String>>)>,
+    deterministic: bool,
 }
+
+/// Weights of more bytes than this are made ready beside the replies; fewer are there before a thread would have started.
+const BESIDE: usize = 16 << 20;
 
 /// Tokens that a stop text may hang on.
 const TAIL: usize = 48;
@@ -52,7 +60,13 @@ impl Builtin {
             bfloat16: precision == policy::Precision::Bf16,
             ..policy::EngineOptions::default()
         };
-        let engine = policy::Engine::new(config, options).map_err(|e| e.to_string())?;
+        let mut engine = policy::Engine::new(config, options).map_err(|e| e.to_string())?;
+        if let Some(lora) = pipeline.policy.lora.as_ref().filter(|_| pipeline.publishes_adapters()) {
+            let folder = &pipeline.policy.folder;
+            let base = if folder.is_empty() { policy::Base::Seed(pipeline.seed) } else { policy::Base::Folder(Path::new(folder)) };
+            let lora = policy::LoraOptions { r: lora.rank as usize, alpha: f64::from(lora.alpha), ..policy::LoraOptions::default() };
+            engine.adapt(base, &lora).map_err(|e| format!("policy.folder: {e}"))?;
+        }
         tracing::info!("cache for keys and values: {} MiB, {} tokens", settings.kv_cache_mib, engine.kv_tokens());
         let kv_cache_mib = f64::from(settings.kv_cache_mib);
         Ok(Builtin {
@@ -64,6 +78,8 @@ impl Builtin {
             context: files.context.clone(),
             stops: BTreeMap::new(),
             levels,
+            loading: None,
+            deterministic: pipeline.deterministic,
         })
     }
 
@@ -107,9 +123,34 @@ impl Engine for Builtin {
         self.levels.is_some()
     }
 
-    fn load(&mut self, version: u64, weights: &[u8]) -> Result<(), String> {
+    fn load(&mut self, version: u64, weights: Vec<u8>) -> Result<bool, String> {
         self.set_threads();
-        self.engine.load(version, weights).map_err(|e| e.to_string())
+        if self.deterministic || weights.len() < BESIDE {
+            return self.engine.load(version, &weights).map(|()| true).map_err(|e| e.to_string());
+        }
+        let (loader, (done, ready)) = (self.engine.loader(), channel());
+        // Nobody listens any more where the stage has ended.
+        let work = move || drop(done.send(loader.prepare(&weights).map_err(|e| e.to_string())));
+        std::thread::Builder::new().name("weights".into()).spawn(work).map_err(|e| e.to_string())?;
+        self.loading = Some((version, ready));
+        Ok(false)
+    }
+
+    fn loaded(&mut self) -> Option<Result<(), String>> {
+        let (version, ready) = self.loading.take()?;
+        let prepared = match ready.try_recv() {
+            Err(TryRecvError::Empty) => {
+                self.loading = Some((version, ready));
+                return None;
+            }
+            Err(TryRecvError::Disconnected) => Err("the thread that made it ready is gone".to_string()),
+            Ok(prepared) => prepared,
+        };
+        let started = Instant::now();
+        Some(prepared.map(|prepared| {
+            self.engine.install(version, prepared);
+            tracing::debug!(version, pause_s = started.elapsed().as_secs_f64(), "weights taken in");
+        }))
     }
 
     fn drop_version(&mut self, version: u64) {
@@ -177,8 +218,8 @@ mod tests {
         let weights = policy::Trainer::new(config.clone(), 1, policy::TrainerOptions::default()).unwrap().weights();
         let files = Files { context: Arc::new(context), config: config.to_json().into_bytes() };
         let mut engine = Builtin::new(&pipeline, &files).unwrap();
-        engine.load(3, &weights).unwrap();
-        assert!(engine.load(4, b"torn").is_err());
+        assert_eq!(engine.load(3, weights), Ok(true));
+        assert!(engine.load(4, b"torn".to_vec()).is_err());
         let sampling = Sampling { max_tokens: 12, ..Sampling::default() };
         for ticket in 0..4 {
             let sampling = Sampling { seed: ticket, ..sampling.clone() };
@@ -195,5 +236,31 @@ mod tests {
             assert_eq!((reply.logprobs.len(), reply.versions), (reply.tokens.len(), vec![(3, reply.tokens.len() as u32)]));
             assert!(reply.tokens.iter().all(|id| !banned.contains(id)));
         }
+    }
+
+    #[test]
+    fn large_weights_are_made_ready_beside_the_replies() {
+        let text = "name = \"t\"\n[world]\nname = \"frozenlake\"\n[policy]\nhidden = 640\nlayers = 2\nheads = 4\nkv_heads = 1\nintermediate = 1024\n[generator]\nthreads = 1\nkv_cache_mib = 32\n[[schedule]]\nphase = \"grpo\"\nbatch = 1\n";
+        let pipeline = Pipeline::parse(text).unwrap();
+        let (tokenizer, tokenizer_config) = context::train_small(&["P _ G".to_string()], &["Left".into(), "Right".into()], 300).unwrap();
+        let context = context::Context::from_files(&tokenizer, &tokenizer_config, context::ImageSettings::default()).unwrap();
+        let config = policy::ModelConfig::tiny(&pipeline.policy, context.tokenizer.vocab_size()).unwrap();
+        let weights = policy::Trainer::new(config.clone(), 1, policy::TrainerOptions::default()).unwrap().weights();
+        assert!(weights.len() > BESIDE);
+        let files = Files { context: Arc::new(context), config: config.to_json().into_bytes() };
+        let mut engine = Builtin::new(&pipeline, &files).unwrap();
+        let wait = |engine: &mut Builtin| loop {
+            if let Some(done) = engine.loaded() {
+                break done;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        };
+        let mut torn = weights.clone();
+        torn.truncate(weights.len() - 8);
+        assert_eq!(engine.load(1, torn), Ok(false));
+        assert!(wait(&mut engine).is_err() && engine.engine.versions().is_empty());
+        assert_eq!(engine.load(2, weights), Ok(false));
+        assert_eq!((wait(&mut engine), engine.engine.versions()), (Ok(()), vec![2]));
+        assert_eq!(engine.loaded(), None);
     }
 }

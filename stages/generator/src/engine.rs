@@ -76,11 +76,16 @@ pub trait Engine: Send {
     fn looks(&self) -> bool {
         self.sees() && self.wants_weights()
     }
-    /// Takes a version's weights, a safetensors file.
+    /// Takes a version's weights, a safetensors file. `false`: they are made ready beside the replies, and [`Engine::loaded`] tells
+    /// when; until then no others come.
     ///
     /// # Errors
     /// A line that says what is wrong with the file.
-    fn load(&mut self, version: u64, weights: &[u8]) -> Result<(), String>;
+    fn load(&mut self, version: u64, weights: Vec<u8>) -> Result<bool, String>;
+    /// Whether the version that was being made ready can be asked for now, or why it never can; asked between two steps.
+    fn loaded(&mut self) -> Option<Result<(), String>> {
+        None
+    }
     /// No reply needs this version any more.
     fn drop_version(&mut self, version: u64);
     /// Takes a request. An engine that needs no time gives the reply at once.

@@ -65,8 +65,8 @@ impl Engine for Scripted {
         true
     }
 
-    fn load(&mut self, _version: u64, _weights: &[u8]) -> Result<(), String> {
-        Ok(())
+    fn load(&mut self, _version: u64, _weights: Vec<u8>) -> Result<bool, String> {
+        Ok(true)
     }
 
     fn drop_version(&mut self, _version: u64) {}

@@ -72,6 +72,8 @@ pub struct Generator {
     /// The segment that an episode is in: attempt, segment, rollout.
     rollouts: BTreeMap<EpisodeId, (u32, u32, u64)>,
     album: Album,
+    /// The version that the engine makes ready.
+    loading: Option<u64>,
     tickets: u64,
     counts: Counts,
     /// The policies' subject, to tell a publication from a prompt.
@@ -101,6 +103,7 @@ impl Generator {
             finished: Finished::default(),
             rollouts: BTreeMap::new(),
             album: Album::default(),
+            loading: None,
             tickets: 0,
             counts: Counts::default(),
             policies,
@@ -177,25 +180,46 @@ impl Generator {
     /// New weights came, or were not there.
     fn on_weights(&mut self, bytes: Option<Vec<u8>>, now: Now, out: &mut Vec<Output>) {
         let Some(policy) = self.versions.fetched() else { return };
-        if let Err(reason) = self.load(&policy, bytes.as_deref()) {
-            tracing::warn!(version = policy.version, "weights are refused: {reason}");
-            self.versions.refuse(policy.version);
+        let taken = self.load(&policy, bytes);
+        self.took(policy.version, taken, now, out);
+    }
+
+    /// Weights are there, or are refused, or are being made ready.
+    fn took(&mut self, version: u64, taken: Result<bool, String>, now: Now, out: &mut Vec<Output>) {
+        match taken {
+            Ok(false) => self.loading = Some(version),
+            Ok(true) => {
+                for dropped in self.versions.hold(version, self.identity.pipeline.generator.versions_held as usize) {
+                    if let Some(ready) = &mut self.ready {
+                        ready.engine.drop_version(dropped);
+                    }
+                }
+            }
+            Err(reason) => {
+                tracing::warn!(version, "weights are refused: {reason}");
+                self.versions.refuse(version);
+            }
         }
         self.go_on(now, out);
     }
 
-    fn load(&mut self, policy: &PolicyPublished, bytes: Option<&[u8]>) -> Result<(), String> {
+    /// Takes up what the engine has made ready meanwhile.
+    fn look_for_weights(&mut self, now: Now, out: &mut Vec<Output>) {
+        let (Some(version), Some(ready)) = (self.loading, &mut self.ready) else { return };
+        if let Some(loaded) = ready.engine.loaded() {
+            self.loading = None;
+            self.took(version, loaded.map(|()| true), now, out);
+        }
+    }
+
+    fn load(&mut self, policy: &PolicyPublished, bytes: Option<Vec<u8>>) -> Result<bool, String> {
         let bytes = bytes.ok_or_else(|| format!("there is no object `{}`", policy.object))?;
-        let digest = blake3::hash(bytes).to_hex();
+        let digest = blake3::hash(&bytes).to_hex();
         if digest.as_str() != policy.digest {
             return Err(format!("`{}` has digest {digest}, published was {}", policy.object, policy.digest));
         }
         let Some(ready) = &mut self.ready else { return Err("no engine yet".into()) };
-        ready.engine.load(policy.version, bytes)?;
-        for version in self.versions.hold(policy.version, self.identity.pipeline.generator.versions_held as usize) {
-            ready.engine.drop_version(version);
-        }
-        Ok(())
+        ready.engine.load(policy.version, bytes)
     }
 
     fn on_policy(&mut self, payload: &[u8]) -> Result<(), String> {
@@ -316,6 +340,9 @@ impl Generator {
     }
 
     fn fetch_weights(&mut self, out: &mut Vec<Output>) {
+        if self.loading.is_some() {
+            return;
+        }
         let exact = |ticket: &u64| match self.jobs.get(ticket).map(|job| job.prompt.policy) {
             Some(PolicyPin::Exactly(version)) => Some(version),
             _ => None,
@@ -459,6 +486,7 @@ impl Generator {
                 out.push(self.answer(&job.prompt, Status::Running));
             }
         }
+        self.look_for_weights(now, out);
         self.go_on(now, out);
     }
 
@@ -480,8 +508,9 @@ impl Generator {
         let Some(ready) = &mut self.ready else { return };
         match ready.engine.step() {
             Ok(done) => done.into_iter().for_each(|generated| self.complete(generated, now, out)),
-            Err(message) => out.push(Output::Exit { code: 1, message }),
+            Err(message) => return out.push(Output::Exit { code: 1, message }),
         }
+        self.look_for_weights(now, out);
     }
 }
 

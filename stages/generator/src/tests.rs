@@ -36,6 +36,9 @@ fn identity(engine: EngineName, edit: impl FnOnce(&mut Pipeline)) -> Identity {
 #[derive(Default)]
 struct Seen {
     loaded: Vec<u64>,
+    /// What is being made ready, and whether it is.
+    loading: Option<u64>,
+    finished: bool,
     dropped: Vec<u64>,
     forgotten: Vec<u64>,
     running: Vec<Request>,
@@ -51,12 +54,24 @@ impl Engine for Fixed {
     fn sees(&self) -> bool {
         false
     }
-    fn load(&mut self, version: u64, weights: &[u8]) -> Result<(), String> {
+    fn load(&mut self, version: u64, weights: Vec<u8>) -> Result<bool, String> {
         if weights == b"bad" {
             return Err("no safetensors".into());
         }
-        self.0.lock().unwrap().loaded.push(version);
-        Ok(())
+        let mut seen = self.0.lock().unwrap();
+        if weights == b"large" {
+            seen.loading = Some(version);
+            return Ok(false);
+        }
+        seen.loaded.push(version);
+        Ok(true)
+    }
+    fn loaded(&mut self) -> Option<Result<(), String>> {
+        let mut seen = self.0.lock().unwrap();
+        let version = seen.loading.filter(|_| seen.finished)?;
+        (seen.loading, seen.finished) = (None, false);
+        seen.loaded.push(version);
+        Some(Ok(()))
     }
     fn drop_version(&mut self, version: u64) {
         self.0.lock().unwrap().dropped.push(version);
@@ -273,6 +288,23 @@ fn weights_that_do_not_fit_are_refused_and_the_older_serve_on() {
     bench.publish(3, b"w3");
     bench.objects.insert("policy-4".into(), b"torn".to_vec());
     assert_eq!(bench.stage.report().versions, [0, 3]);
+}
+
+#[test]
+fn replies_go_on_while_large_weights_are_made_ready() {
+    let mut bench = Bench::started(EngineName::Builtin);
+    bench.publish(0, b"w0");
+    bench.publish(1, b"large");
+    assert_eq!(bench.stage.report().versions, [0]);
+    bench.ask(&prompt(1, 0, PolicyPin::Latest));
+    assert_eq!(bench.step(Input::Idle)[0].segment.clone().unwrap().turns[0].versions, [(0, 1)]);
+    bench.publish(2, b"w2");
+    assert_eq!(bench.stage.report().versions, [0], "one after the other");
+    assert_eq!(statuses(&bench.ask(&prompt(2, 0, PolicyPin::AtLeast(1)))), [Status::Accepted]);
+    bench.seen.lock().unwrap().finished = true;
+    bench.step(Input::Tick);
+    assert_eq!(bench.seen.lock().unwrap().loaded, [0, 1, 2]);
+    assert_eq!(bench.step(Input::Idle)[0].segment.clone().unwrap().turns[0].versions, [(1, 1)]);
 }
 
 #[test]

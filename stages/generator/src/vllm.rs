@@ -266,12 +266,12 @@ impl Engine for Vllm {
         false
     }
 
-    fn load(&mut self, version: u64, weights: &[u8]) -> Result<(), String> {
+    fn load(&mut self, version: u64, weights: Vec<u8>) -> Result<bool, String> {
         let options = self.options.clone();
         let folder = options.place(version);
         match options.adapter(version) {
-            Some(_) => lora::write(&folder, weights)?,
-            None => write(&folder, &options.files, weights)?,
+            Some(_) => lora::write(&folder, &weights)?,
+            None => write(&folder, &options.files, &weights)?,
         }
         let mut taken = 0;
         let mut last = String::new();
@@ -303,7 +303,7 @@ impl Engine for Vllm {
             // A server may still read the one before; those before that are of no use. Removing is only tidiness.
             drop(std::fs::remove_dir_all(options.place(version - 2)));
         }
-        Ok(())
+        Ok(true)
     }
 
     fn drop_version(&mut self, version: u64) {

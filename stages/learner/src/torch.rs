@@ -4,7 +4,7 @@ use crate::gallery::Gallery;
 use context::{ImageSettings, Tokenizer};
 use learner::optimiser::{Digests, Files, Maker, Optimiser, Reinforce, Stats};
 use learner::tokens::Sequence;
-use schemas::pipeline::{Engine, Pipeline, WeightSync};
+use schemas::pipeline::Pipeline;
 use std::path::Path;
 
 /// Makes trainers as the pipeline says.
@@ -47,7 +47,6 @@ impl Torch {
             clip_norm: f64::from(settings.clip_norm),
             banned: tokenizer.banned_ids(config.vocab_size),
             temperature: f64::from(self.pipeline.sampling.temperature),
-            ..policy::TrainerOptions::default()
         };
         let image_processor = config.vision.as_ref().map_or_else(String::new, |_| images.digest());
         let digests = Digests { tokenizer: tokenizer.digest(), template: tokenizer.template_digest(), image_processor };
@@ -67,9 +66,8 @@ impl Torch {
     }
 
     fn trainer(&self, trainer: policy::Trainer, gallery: Gallery, files: &Files) -> Trainer {
-        let generator = &self.pipeline.generator;
-        let adapter_alone = generator.engine == Engine::Vllm && generator.sync == WeightSync::Lora;
-        Trainer { trainer, threads: self.pipeline.learner.threads as usize, gallery, files: files.clone(), adapter_alone }
+        let (threads, adapters) = (self.pipeline.learner.threads as usize, self.pipeline.publishes_adapters());
+        Trainer { trainer, threads, adapters, gallery, files: files.clone() }
     }
 }
 
@@ -111,10 +109,10 @@ impl Maker for Torch {
 pub(crate) struct Trainer {
     trainer: policy::Trainer,
     threads: usize,
+    /// Adapters are published, where one is trained.
+    adapters: bool,
     gallery: Gallery,
     files: Files,
-    /// Generators have the base, and take the adapter alone.
-    adapter_alone: bool,
 }
 
 impl Trainer {
@@ -187,7 +185,7 @@ impl Optimiser for Trainer {
     }
 
     fn weights(&mut self) -> Vec<u8> {
-        let adapter = if self.adapter_alone { self.trainer().adapter() } else { None };
+        let adapter = if self.adapters { self.trainer().adapter() } else { None };
         adapter.unwrap_or_else(|| self.trainer().weights())
     }
 }
@@ -236,6 +234,7 @@ mod tests {
     #[test]
     fn an_adapter_is_trained_saved_and_goes_on() {
         let (mut torch, files) = torch();
+        torch.pipeline.generator.engine = schemas::pipeline::Engine::Vllm;
         let whole = torch.create(&files).unwrap().0.weights();
         torch.pipeline.policy.lora = Some(schemas::pipeline::LoraSettings { rank: 2, ..Default::default() });
         let (mut first, _) = torch.create(&files).unwrap();
@@ -251,6 +250,11 @@ mod tests {
         first.imitate(&lessons(), 1e-2).unwrap();
         second.imitate(&lessons(), 1e-2).unwrap();
         assert!(first.weights() == second.weights(), "adapter and moments came back");
+        // Our own engine is sent the adapter, and makes the same policy of it.
+        torch.pipeline.generator.engine = schemas::pipeline::Engine::Builtin;
+        let (mut small, _) = torch.restore(&files, folder.path(), None).unwrap();
+        let adapter = small.weights();
+        assert!(adapter.len() < whole.len() && small.trainer().adapter().unwrap() == adapter);
         torch.pipeline.policy.lora.as_mut().unwrap().modules = vec!["nothing".into()];
         assert!(torch.create(&files).err().unwrap().contains("policy.lora"));
     }

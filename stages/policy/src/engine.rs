@@ -9,14 +9,17 @@ use crate::cuda;
 use crate::decode::{self, Simple};
 use crate::eyes::Eyes;
 use crate::host::{Decoder, HostCache, each_piece};
+use crate::lora::Adapters;
 use crate::model::{Inputs, Model, Place, download, upload};
 use crate::picture::{self, Picture, Shown, Sights};
 use crate::plan::Plan;
 use crate::sample::{self, Draw, TokenLogprob};
 use crate::scheduler::{CHUNK, CacheStats, Limits, Running, Scheduler, Slice};
-use crate::{Error, ModelConfig, Result, SamplingParams, weights};
+use crate::{Error, LoraOptions, ModelConfig, Result, SamplingParams, weights};
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Device, Kind, Tensor};
 
 /// Added to the scores of banned ids: far enough below any score that their probability is exactly 0 in f32.
@@ -146,20 +149,53 @@ enum Cache {
     Device(Box<DeviceCache>),
 }
 
+/// What the adapters of a run are added to.
+#[derive(Clone, Copy, Debug)]
+pub enum Base<'a> {
+    /// A model folder.
+    Folder(&'a Path),
+    /// A policy drawn from a seed, as [`crate::Trainer::new`] draws it.
+    Seed(u64),
+}
+
+/// A base, once for all versions, with rank and alpha of its adapters.
+#[derive(Debug)]
+struct Adapted {
+    model: Model,
+    numbers: serde_json::Map<String, serde_json::Value>,
+}
+
 /// Makes weights ready, beside the thread that computes.
 #[derive(Clone, Debug)]
 pub struct Loader {
     config: ModelConfig,
     place: Option<Place>,
+    /// Where versions are adapters.
+    base: Option<Arc<Mutex<Adapted>>>,
 }
 
 impl Loader {
-    /// Makes the weights of a safetensors file's bytes ready.
+    /// Makes the weights of a safetensors file's bytes ready; over a base, those of an adapter.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::Missing`] or [`Error::Weights`] where they are not of this model.
+    /// [`Error::Shape`], [`Error::Missing`], [`Error::Weights`] or [`Error::Adapter`] where they are not of this model.
     pub fn prepare(&self, safetensors: &[u8]) -> Result<Prepared> {
-        self.ready(&weights::read(&self.config, safetensors)?)
+        let Some(base) = &self.base else { return self.ready(&weights::read(&self.config, safetensors)?) };
+        let _guard = tch::no_grad_guard();
+        // Whoever panicked while holding it changed nothing for good.
+        let mut base = base.lock().unwrap_or_else(PoisonError::into_inner);
+        let (place, numbers) = (base.model.place, base.numbers.clone());
+        let adapters = Adapters::take(&self.config, &base.model.layout, &weights::parse(safetensors)?, numbers, place)?;
+        if adapters.values.iter().any(|value| !bool::try_from(value.isfinite().all()).unwrap_or(false)) {
+            return Err(Error::Adapter("it holds what is no finite number".into()));
+        }
+        if self.place.is_some() {
+            return Ok(Prepared(Loaded::Device(Box::new(base.model.merged(&adapters)))));
+        }
+        base.model.adapters = Some(adapters);
+        let whole = base.model.weights();
+        base.model.adapters = None;
+        self.ready(&whole)
     }
 
     /// The same from a model folder.
@@ -222,6 +258,7 @@ pub struct Engine {
     pool: Option<rayon::ThreadPool>,
     place: Option<Place>,
     eyes: Eyes,
+    base: Option<Arc<Mutex<Adapted>>>,
     /// What computes single tokens on a GPU.
     decoder: Option<Box<cuda::Decoder>>,
 }
@@ -265,12 +302,40 @@ impl Engine {
             _ => None,
         };
         let eyes = Eyes::new(options.pictures_mib << 20, options.deterministic);
-        Ok(Engine { config, options, models: BTreeMap::new(), leaving: BTreeSet::new(), scheduler, cache, pool, place, eyes, decoder })
+        Ok(Engine {
+            config,
+            options,
+            models: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            scheduler,
+            cache,
+            pool,
+            place,
+            eyes,
+            base: None,
+            decoder,
+        })
     }
 
     /// What makes weights ready for this engine, on any thread.
     pub fn loader(&self) -> Loader {
-        Loader { config: self.config.clone(), place: self.place }
+        Loader { config: self.config.clone(), place: self.place, base: self.base.clone() }
+    }
+
+    /// From now on versions are adapters over this base, of the rank and alpha given. The base is held once, beside them.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the folder, by name; [`Error::Torch`] without memory.
+    pub fn adapt(&mut self, base: Base<'_>, lora: &LoraOptions) -> Result<()> {
+        let weights = match base {
+            Base::Folder(folder) => weights::read_folder(&self.config, folder)?,
+            Base::Seed(seed) => crate::init::draw(&self.config, seed),
+        };
+        let model = Model::new(&self.config, &weights, self.place.unwrap_or(Place::from(Device::Cpu)))?;
+        let numbers = [("r", lora.r as f64), ("lora_alpha", lora.alpha)];
+        let numbers = numbers.into_iter().map(|(key, value)| (key.to_string(), value.into())).collect();
+        self.base = Some(Arc::new(Mutex::new(Adapted { model, numbers })));
+        Ok(())
     }
 
     /// Holds weights that were made ready.

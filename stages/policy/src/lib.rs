@@ -48,7 +48,7 @@ pub use adapter::adapter_config;
 pub use check::{Compared, Memory, RawPicture, check_folder};
 pub use config::{Activation, Biases, Encoder, EncoderKind, Family, ModelConfig, Rope, RopeScaling, VisionConfig};
 pub use device::{place, register_cuda, set_threads};
-pub use engine::{Engine, EngineOptions, Generated, Loader, Prepared, Request};
+pub use engine::{Base, Engine, EngineOptions, Generated, Loader, Prepared, Request};
 pub use error::{Error, Result};
 pub use lora::LoraOptions;
 pub use objective::{Reinforce, Stats};

@@ -127,6 +127,20 @@ impl Model {
         }
     }
 
+    /// The same model with an adapter merged in. What the adapter leaves alone lies in the same memory.
+    pub(crate) fn merged(&self, adapters: &Adapters) -> Model {
+        Model {
+            config: self.config.clone(),
+            layout: self.layout.clone(),
+            place: self.place,
+            values: adapters.merge(&self.values),
+            adapters: None,
+            frequencies: self.frequencies.shallow_clone(),
+            axes: self.axes.as_ref().map(Tensor::shallow_clone),
+            encoded: self.encoded.clone(),
+        }
+    }
+
     /// Takes another model's encoder, and what it made of pictures, in place of its own where the two are the same to the bit.
     pub(crate) fn share_encoder(&mut self, other: &Model) {
         let frozen: Vec<usize> = (0..self.layout.entries.len()).filter(|number| self.layout.entries[*number].frozen).collect();

@@ -46,7 +46,7 @@ fn replies_come_with_logprobs_and_the_version_that_was_loaded() {
     let mut engine = Vllm::new(options(home.path(), vec![server.url.clone()])).unwrap();
     for version in [1, 2] {
         let weights = std::fs::read(if version == 1 { home.path() } else { &next }.join("model.safetensors")).unwrap();
-        engine.load(version, &weights).unwrap();
+        engine.load(version, weights).unwrap();
         (0..4).for_each(|ticket| assert_eq!(engine.submit(request(ticket, ticket)).unwrap(), None));
         let done = drain(&mut engine);
         assert_eq!(done.len(), 4);
@@ -56,7 +56,7 @@ fn replies_come_with_logprobs_and_the_version_that_was_loaded() {
             assert!(!reply.tokens.contains(&4) && reply.logprobs.iter().all(|logprob| *logprob < 0.0));
         }
     }
-    assert!(engine.load(3, b"torn").unwrap_err().contains("version 3"));
+    assert!(engine.load(3, b"torn".to_vec()).unwrap_err().contains("version 3"));
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_server_that_dies_loses_no_rollout() {
     folder(home.path(), 1);
     let (first, second) = (Http::start(&settings(home.path())), Http::start(&settings(home.path())));
     let mut engine = Vllm::new(options(home.path(), vec![first.url.clone(), second.url.clone()])).unwrap();
-    engine.load(1, &std::fs::read(home.path().join("model.safetensors")).unwrap()).unwrap();
+    engine.load(1, std::fs::read(home.path().join("model.safetensors")).unwrap()).unwrap();
     (0..6).for_each(|ticket| assert_eq!(engine.submit(request(ticket, ticket)).unwrap(), None));
     let homes = |engine: &Vllm| engine.fleet.lock().unwrap().homes.clone();
     assert_eq!(drain(&mut engine).len(), 6);
@@ -120,8 +120,8 @@ fn versions_are_adapters_side_by_side() {
     let lesson = policy::Span { start: 1, end: 6, advantage: 0.0 };
     let lesson = policy::Sequence { tokens: vec![5, 6, 7, 8, 9, 10], trained: vec![lesson], ..policy::Sequence::default() };
     (0..5).for_each(|_| drop(second.imitate(std::slice::from_ref(&lesson), 1e-2).unwrap()));
-    engine.load(1, &first.adapter().unwrap()).unwrap();
-    engine.load(2, &second.adapter().unwrap()).unwrap();
+    engine.load(1, first.adapter().unwrap()).unwrap();
+    engine.load(2, second.adapter().unwrap()).unwrap();
     assert_eq!(names(), ["run-g1-v1", "run-g1-v2"]);
     (0..6).for_each(|ticket| drop(engine.submit(Request { version: 1 + ticket % 2, ..request(ticket, ticket) }).unwrap()));
     for reply in drain(&mut engine) {
@@ -134,10 +134,10 @@ fn versions_are_adapters_side_by_side() {
     lora::unload(&server.url, "run-g1-v2", &Key::default()).unwrap();
     (0..4).for_each(|ticket| drop(engine.submit(Request { version: 2, ..request(ticket, ticket) }).unwrap()));
     drain(&mut engine).iter().for_each(|reply| check_against(&second, reply, 2));
-    engine.load(2, &first.adapter().unwrap()).unwrap();
+    engine.load(2, first.adapter().unwrap()).unwrap();
     engine.submit(Request { version: 2, ..request(9, 9) }).unwrap();
     check_against(&first, &drain(&mut engine)[0], 2);
-    assert!(engine.load(3, &first.weights()).unwrap_err().contains("whole weights"));
+    assert!(engine.load(3, first.weights()).unwrap_err().contains("whole weights"));
     drop(engine);
     assert!(names().is_empty());
 }

@@ -55,9 +55,9 @@ fn quads(tensor: &Tensor) -> Argument {
 }
 
 impl Adamw {
-    /// Whether a tensor's size is one that threads share evenly.
+    /// Whether the kernels are for a tensor: bfloat16 (adapters are f32), of a size that threads share evenly.
     pub(crate) fn takes(tensor: &Tensor) -> bool {
-        tensor.numel().is_multiple_of(AT_ONCE) && tensor.is_contiguous()
+        tensor.kind() == Kind::BFloat16 && tensor.numel().is_multiple_of(AT_ONCE) && tensor.is_contiguous()
     }
 
     /// # Errors

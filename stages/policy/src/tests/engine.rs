@@ -420,3 +420,28 @@ fn requests_that_run_can_go_on_with_other_weights() {
         }
     }
 }
+
+#[test]
+fn an_adapter_over_its_base_is_the_merged_policy() {
+    let mut trainer = Trainer::new(config(), 5, options()).unwrap();
+    let lora = crate::LoraOptions { r: 4, ..crate::LoraOptions::default() };
+    trainer.adapt(&lora, 9).unwrap();
+    let sequence = Sequence { tokens: words(3, 60), trained: vec![Span { start: 1, end: 60, advantage: 0.0 }], ..Sequence::default() };
+    for _ in 0..10 {
+        trainer.imitate(std::slice::from_ref(&sequence), 1e-2).unwrap();
+    }
+    for libtorch in [false, true] {
+        let options = EngineOptions { libtorch, banned: BANNED.to_vec(), ..EngineOptions::default() };
+        let mut whole = engine(&trainer, options.clone());
+        let mut adapted = Engine::new(trainer.config().clone(), options).unwrap();
+        adapted.adapt(crate::Base::Seed(5), &lora).unwrap();
+        adapted.load(1, &trainer.adapter().unwrap()).unwrap();
+        assert!(adapted.load(2, &trainer.weights()).is_err(), "a whole policy is no adapter");
+        let (a, b) = (PLAY.run(&mut whole, |_| 1), PLAY.run(&mut adapted, |_| 1));
+        for (a, b) in a.iter().zip(&b) {
+            assert_eq!(a.tokens, b.tokens);
+            assert!(close(&a.old_logprobs, &b.old_logprobs, 1e-5));
+        }
+        check_against_trainer(&trainer, &b);
+    }
+}
