@@ -119,11 +119,15 @@ fn versions_are_adapters_side_by_side() {
     let (first, mut second) = (adapted(home.path()), adapted(home.path()));
     let lesson = policy::Span { start: 1, end: 6, advantage: 0.0 };
     let lesson = policy::Sequence { tokens: vec![5, 6, 7, 8, 9, 10], trained: vec![lesson], ..policy::Sequence::default() };
-    (0..5).for_each(|_| drop(second.imitate(std::slice::from_ref(&lesson), 1e-2).unwrap()));
+    for _ in 0..5 {
+        second.imitate(std::slice::from_ref(&lesson), 1e-2).unwrap();
+    }
     engine.load(1, first.adapter().unwrap()).unwrap();
     engine.load(2, second.adapter().unwrap()).unwrap();
     assert_eq!(names(), ["run-g1-v1", "run-g1-v2"]);
-    (0..6).for_each(|ticket| drop(engine.submit(Request { version: 1 + ticket % 2, ..request(ticket, ticket) }).unwrap()));
+    for ticket in 0..6 {
+        engine.submit(Request { version: 1 + ticket % 2, ..request(ticket, ticket) }).unwrap();
+    }
     for reply in drain(&mut engine) {
         let version = 1 + reply.ticket % 2;
         check_against(if version == 1 { &first } else { &second }, &reply, version);
@@ -132,7 +136,9 @@ fn versions_are_adapters_side_by_side() {
     assert_eq!(names(), ["run-g1-v2"]);
     // One that the server has lost is loaded again, and one that comes twice is taken anew.
     lora::unload(&server.url, "run-g1-v2", &Key::default()).unwrap();
-    (0..4).for_each(|ticket| drop(engine.submit(Request { version: 2, ..request(ticket, ticket) }).unwrap()));
+    for ticket in 0..4 {
+        engine.submit(Request { version: 2, ..request(ticket, ticket) }).unwrap();
+    }
     drain(&mut engine).iter().for_each(|reply| check_against(&second, reply, 2));
     engine.load(2, first.adapter().unwrap()).unwrap();
     engine.submit(Request { version: 2, ..request(9, 9) }).unwrap();
