@@ -143,6 +143,11 @@ fn model(p: &Pipeline, c: &mut Checks) {
         let none = lora.modules.is_empty() && lora.vision_modules.is_empty();
         c.require(!none, "policy.lora.modules", "empty", "at least one module, as \"q_proj\"", "");
     }
+    if p.generator.sync == schemas::pipeline::WeightSync::Lora {
+        let hint = "[policy.lora] trains an adapter on policy.folder, which vllm's servers serve";
+        let fits = p.generator.engine == Engine::Vllm && p.policy.lora.is_some() && !p.policy.folder.is_empty();
+        c.require(fits, "generator.sync", "lora", "\"reload\" without generator.engine = \"vllm\", policy.folder and policy.lora", hint);
+    }
     let m = &p.policy;
     if m.folder.is_empty() && p.generator.engine == Engine::Builtin {
         c.range("policy.hidden", m.hidden, 16, 16_384);

@@ -19,12 +19,15 @@ pub(crate) struct Arguments {
     /// A Hugging Face folder, `random` or `expert`.
     #[arg(long, required_unless_present = "url", conflicts_with = "url")]
     policy: Option<String>,
-    /// In place of a policy: an OpenAI-compatible server, `http://HOST:PORT`. It is told the conversation in messages.
+    /// In place of a policy: an OpenAI-compatible server, `http://HOST:PORT` or `https://HOST`. It is told the conversation in messages.
     #[arg(long)]
     url: Option<String>,
     /// The model's name on that server; without it, the only one there.
     #[arg(long, requires = "url", default_value = "")]
     model: String,
+    /// The environment variable that holds the server's API key; where it is not set no key is sent.
+    #[arg(long, requires = "url", value_name = "NAME", default_value = "OPENAI_API_KEY")]
+    api_key_env: String,
     /// Shut the policy's eyes: frames black, object text removed. What is left is what it knows without looking.
     #[arg(long)]
     blind: bool,
@@ -49,7 +52,7 @@ pub(crate) async fn run(arguments: &Arguments, runs: &Path) -> Result<ExitCode> 
     let digest = episodes_digest(&loaded.pipeline)?;
     let (policy, pass) = match (&arguments.url, arguments.policy.as_deref().unwrap_or_default()) {
         (Some(url), _) => {
-            let model = ask_server(url, &arguments.model, &mut loaded.pipeline)?;
+            let model = ask_server(url, arguments, &mut loaded.pipeline)?;
             (format!("{model} at {url}"), played(loaded.clone(), runs).await?)
         }
         (None, "expert") => ("expert".to_string(), expert(&loaded.pipeline)?),
@@ -126,9 +129,9 @@ fn expert(pipeline: &Pipeline) -> Result<Value> {
 }
 
 /// Has the generators ask a server, once it is seen to serve the model. Gives the model's name.
-fn ask_server(url: &str, model: &str, pipeline: &mut Pipeline) -> Result<String> {
+fn ask_server(url: &str, arguments: &Arguments, pipeline: &mut Pipeline) -> Result<String> {
     let program = crate::stages::beside_this("generator")?;
-    let output = std::process::Command::new(&program).args(["--check", url, model]).output();
+    let output = std::process::Command::new(&program).args(["--check", url, &arguments.model, &arguments.api_key_env]).output();
     let output = output.with_context(|| format!("`{}` cannot be started", program.display()))?;
     if !output.status.success() {
         bail!("--url: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -139,6 +142,7 @@ fn ask_server(url: &str, model: &str, pipeline: &mut Pipeline) -> Result<String>
     let generator = &mut pipeline.generator;
     generator.engine = Engine::Chat;
     generator.urls = vec![url.to_string()];
+    generator.api_key_env.clone_from(&arguments.api_key_env);
     generator.model = String::from_utf8_lossy(&output.stdout).trim().to_string();
     Ok(generator.model.clone())
 }

@@ -349,6 +349,17 @@ pub enum Engine {
     Chat,
 }
 
+/// How new weights get to servers of vLLM's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightSync {
+    /// A whole model a version, read anew in place of the one before.
+    #[default]
+    Reload,
+    /// An adapter a version, under a name of its own, beside a base that stays: for a policy with `policy.lora`.
+    Lora,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GeneratorConfig {
@@ -366,10 +377,15 @@ pub struct GeneratorConfig {
     /// Keep a rollout's keys and values when new weights arrive (`true`), or compute them again.
     pub keep_kv_across_versions: bool,
     pub threads: u32,
-    /// `http://host:port` of each server, where the engine is `vllm` or `chat`.
+    /// `http://host:port` or `https://...` of each server, where the engine is `vllm` or `chat`.
     pub urls: Vec<String>,
     /// The name under which a `chat` server serves the model that is asked; without it, the only one that it has.
     pub model: String,
+    /// The environment variable that holds those servers' API key. Where it is not set no key is sent. The key itself is in no
+    /// file of a run.
+    pub api_key_env: String,
+    /// How new weights get to servers of vLLM's.
+    pub sync: WeightSync,
     /// A folder that this process writes and those servers read, under the same path: new weights go through it.
     pub weights_folder: String,
 }
@@ -387,6 +403,8 @@ impl Default for GeneratorConfig {
             threads: 2,
             urls: vec![],
             model: String::new(),
+            api_key_env: "OPENAI_API_KEY".into(),
+            sync: WeightSync::Reload,
             weights_folder: "runs/weights".into(),
         }
     }
@@ -605,9 +623,11 @@ impl Default for BrokerConfig {
 }
 
 impl Pipeline {
-    /// Whether published versions are adapters, to be merged where they are served; else they are whole policies.
+    /// Whether published versions are adapters, to be merged or loaded where they are served; else they are whole policies.
     pub fn publishes_adapters(&self) -> bool {
-        self.policy.lora.is_some() && self.generator.engine == Engine::Builtin
+        let merged = self.generator.engine == Engine::Builtin;
+        let loaded = self.generator.engine == Engine::Vllm && self.generator.sync == WeightSync::Lora;
+        self.policy.lora.is_some() && (merged || loaded)
     }
 
     /// Reads a pipeline file's text.

@@ -6,7 +6,7 @@
 //! again until a deadline; one that refuses a prompt makes that prompt fail; one that does not know the model ends the stage.
 
 use crate::engine::{Engine, Generated, Load, Request};
-use crate::http_client::{Answer, ask};
+use crate::http_client::{Answer, Key, ask};
 use crate::pending::Pending;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -27,6 +27,7 @@ const HELLO: Duration = Duration::from_secs(30);
 struct Server {
     url: String,
     model: String,
+    key: Key,
 }
 
 /// See the module's text.
@@ -47,9 +48,9 @@ impl Chat {
     ///
     /// # Errors
     /// As [`check`].
-    pub fn new(url: &str, model: &str, context: Arc<Context>) -> Result<Chat, String> {
-        let model = check(url, model)?;
-        let server = Arc::new(Server { url: base(url).to_string(), model });
+    pub fn new(url: &str, model: &str, key: Key, context: Arc<Context>) -> Result<Chat, String> {
+        let model = check(url, model, &key)?;
+        let server = Arc::new(Server { url: base(url).to_string(), model, key });
         Ok(Chat { server, context, pending: Pending::new(), broken: None, started: Instant::now() })
     }
 }
@@ -63,10 +64,13 @@ fn base(url: &str) -> &str {
 /// The name of the model that is to be asked: the one that was named, or the only one there.
 ///
 /// # Errors
-/// One line: the server is not there, is no such server, or does not serve that model.
-pub fn check(url: &str, model: &str) -> Result<String, String> {
+/// One line: the server is not there, wants another key, is no such server, or does not serve that model.
+pub fn check(url: &str, model: &str, key: &Key) -> Result<String, String> {
     let url = base(url);
-    let answer = ask(&format!("{url}/v1/models"), None, HELLO)?;
+    let answer = ask(&format!("{url}/v1/models"), None, key, HELLO)?;
+    if matches!(answer.status, 401 | 403) {
+        return Err(format!("{url} answers {}; {}", answer.status, key.hint()));
+    }
     if answer.status != 200 {
         return Err(format!(
             "{url}/v1/models answers {}; hint: give the address of an OpenAI-compatible server, without a path",
@@ -126,14 +130,15 @@ fn body(server: &Server, context: &Context, request: &Request) -> Result<Value, 
 }
 
 /// A reply, or why there is none and whether another try makes sense.
-fn read(answer: &Answer, context: &Context, request: &Request) -> Result<Generated, (bool, String)> {
+fn read(answer: &Answer, key: &Key, context: &Context, request: &Request) -> Result<Generated, (bool, String)> {
     let json = answer.json();
     if answer.status != 200 {
         let error = &json["error"];
         let message = error["message"].as_str().or(error.as_str()).or(json["message"].as_str()).unwrap_or("no message");
         let reason = format!("the server answers {}: {message}", answer.status);
         return Err(match answer.status {
-            401 | 403 | 404 | 405 => (false, format!("{FATAL}{reason}")),
+            401 | 403 => (false, format!("{FATAL}{reason}; {}", key.hint())),
+            404 | 405 => (false, format!("{FATAL}{reason}")),
             status => (status >= 500 || status == 429, reason),
         });
     }
@@ -159,8 +164,8 @@ fn run(server: &Server, context: &Context, request: &Request, body: &Value) -> G
     let until = Instant::now() + DEADLINE;
     let mut last = String::new();
     while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-        let answer = ask(&format!("{}/v1/chat/completions", server.url), Some(body), left);
-        match answer.map_err(|reason| (true, reason)).and_then(|answer| read(&answer, context, request)) {
+        let answer = ask(&format!("{}/v1/chat/completions", server.url), Some(body), &server.key, left);
+        match answer.map_err(|reason| (true, reason)).and_then(|answer| read(&answer, &server.key, context, request)) {
             Ok(generated) => return generated,
             Err((again, reason)) => {
                 tracing::warn!("{reason}");
@@ -260,7 +265,7 @@ mod tests {
     #[test]
     fn a_conversation_goes_out_and_its_reply_comes_back_in_own_tokens() {
         let (_home, server, context) = served();
-        let mut engine = Chat::new(&format!("{}/v1/", server.url), "", context.clone()).unwrap();
+        let mut engine = Chat::new(&format!("{}/v1/", server.url), "", Key::default(), context.clone()).unwrap();
         (0..3).for_each(|ticket| assert_eq!(engine.submit(request(&context, ticket)), Ok(None)));
         let mut done = vec![];
         while engine.has_work() {
@@ -269,7 +274,7 @@ mod tests {
         assert_eq!(done.len(), 3);
         let told = json!({ "model": "m", "messages": [{ "role": "system", "content": "Go to the cup." },
             { "role": "user", "content": "the cup 3 stands on the table" }], "max_tokens": 9, "temperature": 0 });
-        let said = ask(&format!("{}/v1/chat/completions", server.url), Some(&told), HELLO).unwrap().json();
+        let said = ask(&format!("{}/v1/chat/completions", server.url), Some(&told), &Key::default(), HELLO).unwrap().json();
         let text = said["choices"][0]["message"]["content"].as_str().unwrap();
         for reply in done {
             let ids = context.tokenizer.encode_text(text);
@@ -288,7 +293,7 @@ mod tests {
         let seen = album.find(&context.images, &segment.images, std::slice::from_ref(&frame)).unwrap();
         let crate::pictures::Found::All(pictures) = seen else { panic!("the picture came along") };
         let asked = Request { tokens: segment.tokens.0.clone(), pictures, ..request(&context, 1) };
-        let engine = Chat::new(&server.url, "", context.clone()).unwrap();
+        let engine = Chat::new(&server.url, "", Key::default(), context.clone()).unwrap();
         let body = body(&engine.server, &context, &asked).unwrap();
         let content = &body["messages"][0]["content"];
         let url = content[1]["image_url"]["url"].as_str().unwrap();
@@ -301,14 +306,14 @@ mod tests {
     #[test]
     fn bad_servers_are_one_clear_line() {
         let (_home, server, context) = served();
-        let refused = |url: &str, model: &str| Chat::new(url, model, context.clone()).err().unwrap();
+        let refused = |url: &str, model: &str| Chat::new(url, model, Key::default(), context.clone()).err().unwrap();
         assert!(refused(&server.url, "nobody").contains("serves no model `nobody`; allowed: m"));
         assert!(refused(&format!("{}/nowhere", server.url), "m").contains("/nowhere/v1/models answers 404; hint"));
         assert!(refused("http://127.0.0.1:1", "m").contains("http://127.0.0.1:1/v1/models: "));
-        assert!(refused("https://host", "m").contains("only http:// is spoken"));
+        assert!(refused("ftp://host", "m").contains("begins with http:// or https://"));
         // A server that forgets its model in the middle ends the stage.
-        let mut engine = Chat::new(&server.url, "m", context.clone()).unwrap();
-        engine.server = Arc::new(Server { url: server.url.clone(), model: "gone".into() });
+        let mut engine = Chat::new(&server.url, "m", Key::default(), context.clone()).unwrap();
+        engine.server = Arc::new(Server { url: server.url.clone(), model: "gone".into(), key: Key::default() });
         engine.submit(request(&context, 1)).unwrap();
         let broken = loop {
             if let Err(reason) = engine.step() {
@@ -316,5 +321,28 @@ mod tests {
             }
         };
         assert!(broken.contains("answers 404") && broken.lines().count() == 1, "{broken}");
+    }
+    #[test]
+    fn a_server_that_wants_a_key_gets_it_and_only_it() {
+        let home = tempfile::tempdir().unwrap();
+        folder(home.path(), 1);
+        let keys = vec!["sk-one".to_string(), "sk-two".to_string()];
+        let settings = Settings { names: vec!["m".into()], threads: 1, kv_cache_mib: 8, api_keys: keys, ..Settings::of(home.path()) };
+        let server = Http::start(&settings);
+        let key = |value: &str| Key::new("MY_KEY", value).unwrap();
+        for value in ["sk-one", "sk-two"] {
+            assert_eq!(check(&server.url, "", &key(value)), Ok("m".into()));
+        }
+        let refused = |value: &str| check(&server.url, "", &key(value)).unwrap_err();
+        assert!(refused("").ends_with("answers 401; hint: set the environment variable MY_KEY to the server's API key, or name another one by --api-key-env or `generator.api_key_env`"), "{}", refused(""));
+        assert!(refused("sk-three").contains("MY_KEY is not the server's") && !refused("sk-three").contains("sk-three"));
+        // What vLLM guards, and what it leaves open.
+        let ask = |path: &str, key: &Key| ask(&format!("{}{path}", server.url), None, key, HELLO).unwrap();
+        let answer = ask("/v1/models", &key("wrong"));
+        assert_eq!((answer.status, answer.json()), (401, json!({ "error": "Unauthorized" })));
+        assert_eq!(ask("/v1/nowhere", &key("")).status, 401);
+        for open in ["/health", "/metrics", "/version"] {
+            assert_eq!(ask(open, &key("")).status, 200, "{open}");
+        }
     }
 }

@@ -8,7 +8,7 @@
 pub mod chat;
 pub mod engine;
 pub mod http;
-mod http_client;
+pub mod http_client;
 pub mod memory;
 mod pending;
 mod pictures;

@@ -48,6 +48,9 @@ struct Arguments {
     dtype: String,
     #[arg(long)]
     threads: Option<usize>,
+    /// Keys, any one of which opens the routes under /v1; `VLLM_API_KEY` without it. Without either they are open.
+    #[arg(long, num_args = 1..)]
+    api_key: Vec<String>,
 }
 
 /// The whole program.
@@ -81,6 +84,10 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     settings.keep_kv = !arguments.recompute;
     settings.prefix_caching = !arguments.no_enable_prefix_caching;
     settings.threads = arguments.threads.unwrap_or(settings.threads);
+    settings.api_keys.clone_from(&arguments.api_key);
+    if settings.api_keys.is_empty() {
+        settings.api_keys.extend(std::env::var("VLLM_API_KEY"));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|e| e.to_string())?;
     let app = App::open(&settings)?;
     runtime.block_on(serve(&arguments.http, app)).map_err(|e| format!("{}: {e}", arguments.http))

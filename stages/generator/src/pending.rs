@@ -25,7 +25,7 @@ impl Pending {
             // Nobody listens only when the stage is gone.
             drop(sender.send(work()));
         };
-        std::thread::Builder::new().name("request".into()).stack_size(256 << 10).spawn(work).map_err(|e| e.to_string())?;
+        std::thread::Builder::new().name("request".into()).stack_size(1 << 20).spawn(work).map_err(|e| e.to_string())?;
         self.running += 1;
         Ok(())
     }

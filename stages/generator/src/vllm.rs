@@ -3,15 +3,17 @@
 //! In: token ids and how to sample. Out: token ids with log-probabilities and versions, by `/inference/v1/generate`. Every
 //! sampling parameter is sent with every request, so a server's defaults bend nothing; what only a flag of the server can set
 //! is tried out at start. New weights are written into a folder that the servers read, and taken in by the calls that vLLM
-//! has for it. A rollout stays on the server that has its prefix; a server that fails is left alone for a while and its
-//! requests go to another one.
+//! has for it; or each version is an adapter under a name of its own ([`lora`]). A rollout stays on the server that has its
+//! prefix; a server that fails is left alone for a while and its requests go to another one.
+
+mod lora;
 
 use crate::engine::{Engine, Generated, Load, Request};
-use crate::http_client::{Answer, ask};
+use crate::http_client::{Answer, Key, ask};
 use crate::pending::Pending;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,21 @@ pub struct Options {
     pub banned: Vec<u32>,
     /// Whether keys and values outlive a change of weights.
     pub keep_kv: bool,
+    pub key: Key,
+    /// Versions are adapters, whose names begin so; without it they are whole models.
+    pub adapters: Option<String>,
+}
+
+impl Options {
+    /// Where a version lies.
+    fn place(&self, version: u64) -> PathBuf {
+        self.folder.join(format!("version-{version}"))
+    }
+
+    /// The adapter that a version is.
+    fn adapter(&self, version: u64) -> Option<String> {
+        self.adapters.as_ref().map(|run| format!("{run}-v{version}"))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -73,8 +90,10 @@ pub struct Vllm {
     options: Arc<Options>,
     fleet: Arc<Mutex<Fleet>>,
     pending: Pending,
-    /// The version that the servers have.
+    /// The version that the servers have, or that came last.
     version: u64,
+    /// Adapters that the servers have.
+    loaded: BTreeSet<u64>,
     started: Instant,
 }
 
@@ -88,22 +107,30 @@ impl Vllm {
             return Err("`generator.urls` is empty; hint: urls = [\"http://host:8000\"]".into());
         }
         for url in &options.urls {
-            check(url)?;
+            check(url, &options.key)?;
         }
         let servers = options.urls.iter().map(|_| Server::default()).collect();
         let fleet = Arc::new(Mutex::new(Fleet { servers, homes: BTreeMap::new() }));
-        Ok(Vllm { options: Arc::new(options), fleet, pending: Pending::new(), version: 0, started: Instant::now() })
+        Ok(Vllm {
+            options: Arc::new(options),
+            fleet,
+            pending: Pending::new(),
+            version: 0,
+            loaded: BTreeSet::new(),
+            started: Instant::now(),
+        })
     }
 }
 
 /// A sampled token's log-probability under two temperatures: where they are the same, temperature does not enter.
-fn check(url: &str) -> Result<(), String> {
+fn check(url: &str, key: &Key) -> Result<(), String> {
     let probe = |temperature: f64| -> Result<Vec<f64>, String> {
         let body = json!({ "token_ids": [1, 2, 3], "sampling_params": { "temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": 0.0,
             "repetition_penalty": 1.0, "max_tokens": 1, "logprobs": 5, "seed": 1 } });
-        let answer = ask(&format!("{url}/inference/v1/generate"), Some(&body), DEADLINE)?;
+        let answer = ask(&format!("{url}/inference/v1/generate"), Some(&body), key, DEADLINE)?;
         match answer.status {
             200 => {}
+            401 => return Err(format!("{url} answers 401; {}", key.hint())),
             403 | 404 => return Err(format!("{url} has no /inference/v1/generate; hint: start it with --enable-scale-out")),
             status => return Err(format!("{url} answers {status}: {}", answer.json()["error"]["message"])),
         }
@@ -150,14 +177,18 @@ fn body(options: &Options, version: u64, request: &Request) -> Value {
     if !bias.is_empty() {
         body["sampling_params"]["logit_bias"] = Value::Object(bias);
     }
-    if !options.keep_kv {
-        body["cache_salt"] = json!(format!("version-{version}"));
+    match options.adapter(version) {
+        Some(name) => body["model"] = json!(name),
+        // Of adapters, each has keys and values of its own.
+        None if options.keep_kv => {}
+        None => body["cache_salt"] = json!(format!("version-{version}")),
     }
     body
 }
 
-/// What a server said, as a reply; or why it is none and whether another try makes sense.
-fn read(answer: &Answer, request: &Request, version: u64) -> Result<Generated, (bool, String)> {
+/// What a server said, as a reply, with the versions that it names where `spans`; or why it is none and whether another try
+/// makes sense.
+fn read(answer: &Answer, request: &Request, version: u64, spans: bool) -> Result<Generated, (bool, String)> {
     let json = answer.json();
     if answer.status != 200 {
         let message = json["error"]["message"].as_str().unwrap_or("no message").to_string();
@@ -176,7 +207,7 @@ fn read(answer: &Answer, request: &Request, version: u64) -> Result<Generated, (
         return Err((false, format!("the server gave {} ids and {} log-probabilities", tokens.len(), logprobs.len())));
     }
     let mut versions = vec![];
-    for span in choice["weight_versions"].as_array().into_iter().flatten() {
+    for span in choice["weight_versions"].as_array().into_iter().flatten().filter(|_| spans) {
         let count = span["end"].as_u64().unwrap_or(0).saturating_sub(span["start"].as_u64().unwrap_or(0)) as u32;
         let named = span["version"].as_str().and_then(|name| name.parse().ok()).unwrap_or(version);
         if count > 0 {
@@ -197,8 +228,15 @@ fn run(options: &Options, fleet: &Mutex<Fleet>, version: u64, request: &Request)
     while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
         let lock = || fleet.lock().unwrap_or_else(PoisonError::into_inner);
         let at = lock().choose(request.rollout, Instant::now());
-        let answer = ask(&format!("{}/inference/v1/generate", options.urls[at]), Some(&body), left);
-        let outcome = answer.map_err(|reason| (true, reason)).and_then(|answer| read(&answer, request, version));
+        let answer = ask(&format!("{}/inference/v1/generate", options.urls[at]), Some(&body), &options.key, left);
+        let outcome = answer.map_err(|reason| (true, reason)).and_then(|answer| match options.adapter(version) {
+            // The server was started anew and lacks the adapter.
+            Some(name) if answer.status == 404 => {
+                lora::load(&options.urls[at], &name, &options.place(version), false, &options.key).map_err(|reason| (true, reason))?;
+                Err((true, format!("the adapter `{name}` was not there and is loaded again")))
+            }
+            name => read(&answer, request, version, name.is_none()),
+        });
         let mut fleet = lock();
         fleet.servers[at].running -= 1;
         match outcome {
@@ -229,18 +267,20 @@ impl Engine for Vllm {
     }
 
     fn load(&mut self, version: u64, weights: Vec<u8>) -> Result<bool, String> {
-        let folder = self.options.folder.join(format!("version-{version}"));
-        let write = |name: &str, bytes: &[u8]| {
-            let path = folder.join(name);
-            std::fs::write(&path, bytes).map_err(|e| format!("{}: {e}", path.display()))
-        };
-        std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        self.options.files.iter().try_for_each(|(name, bytes)| write(name, bytes))?;
-        write("model.safetensors", &weights)?;
+        let options = self.options.clone();
+        let folder = options.place(version);
+        match options.adapter(version) {
+            Some(_) => lora::write(&folder, &weights)?,
+            None => write(&folder, &options.files, &weights)?,
+        }
         let mut taken = 0;
         let mut last = String::new();
-        for (at, url) in self.options.urls.iter().enumerate() {
-            match take_in(url, &folder, version, self.options.keep_kv) {
+        for (at, url) in options.urls.iter().enumerate() {
+            let outcome = match options.adapter(version) {
+                Some(name) => lora::load(url, &name, &folder, true, &options.key),
+                None => take_in(url, &folder, version, &options),
+            };
+            match outcome {
                 Ok(()) => taken += 1,
                 Err(reason) => {
                     // It has other weights than the rest: it gets no requests until it has taken some.
@@ -257,17 +297,34 @@ impl Engine for Vllm {
             return Err(format!("no server took version {version} in: {last}"));
         }
         self.version = version;
-        if version > 1 {
+        if options.adapters.is_some() {
+            self.loaded.insert(version);
+        } else if version > 1 {
             // A server may still read the one before; those before that are of no use. Removing is only tidiness.
-            drop(std::fs::remove_dir_all(self.options.folder.join(format!("version-{}", version - 2))));
+            drop(std::fs::remove_dir_all(options.place(version - 2)));
         }
         Ok(true)
     }
 
-    fn drop_version(&mut self, _: u64) {}
+    fn drop_version(&mut self, version: u64) {
+        if !self.loaded.remove(&version) {
+            return;
+        }
+        let options = self.options.clone();
+        let Some(name) = options.adapter(version) else { return };
+        // Only tidiness too: a name that stays is asked for no more.
+        drop(std::fs::remove_dir_all(options.place(version)));
+        for url in &options.urls {
+            if let Err(reason) = lora::unload(url, &name, &options.key) {
+                tracing::warn!(server = url, version, "an adapter is not unloaded: {reason}");
+            }
+        }
+    }
 
     fn submit(&mut self, request: Request) -> Result<Option<Generated>, String> {
-        let (options, fleet, version) = (self.options.clone(), self.fleet.clone(), self.version);
+        // Adapters are there side by side, of whole models only the newest.
+        let version = if self.options.adapters.is_some() { request.version } else { self.version };
+        let (options, fleet) = (self.options.clone(), self.fleet.clone());
         self.pending.start(move || run(&options, &fleet, version, &request))?;
         Ok(None)
     }
@@ -289,10 +346,29 @@ impl Engine for Vllm {
     }
 }
 
+impl Drop for Vllm {
+    fn drop(&mut self) {
+        while let Some(version) = self.loaded.first().copied() {
+            self.drop_version(version);
+        }
+    }
+}
+
+/// Writes a version as a model's folder.
+fn write(folder: &Path, files: &[(String, Vec<u8>)], weights: &[u8]) -> Result<(), String> {
+    std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let weights = ("model.safetensors", weights);
+    for (name, bytes) in files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).chain([weights]) {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(())
+}
+
 /// Has one server read a folder's weights, between two of its passes.
-fn take_in(url: &str, folder: &std::path::Path, version: u64, keep_kv: bool) -> Result<(), String> {
+fn take_in(url: &str, folder: &Path, version: u64, options: &Options) -> Result<(), String> {
     let post = |path: &str, body: Value| -> Result<(), String> {
-        let answer = ask(&format!("{url}{path}"), Some(&body), WEIGHTS)?;
+        let answer = ask(&format!("{url}{path}"), Some(&body), &options.key, WEIGHTS)?;
         if answer.status == 200 {
             return Ok(());
         }
@@ -303,7 +379,7 @@ fn take_in(url: &str, folder: &std::path::Path, version: u64, keep_kv: bool) -> 
     post("/pause?mode=keep&clear_cache=false", json!({}))?;
     let taken = post("/collective_rpc", json!({ "method": "reload_weights", "kwargs": { "weights_path": folder } }))
         .and_then(|()| post("/update_weight_version", json!({ "new_version": version.to_string() })))
-        .and_then(|()| if keep_kv { Ok(()) } else { post("/reset_prefix_cache", json!({})) });
+        .and_then(|()| if options.keep_kv { Ok(()) } else { post("/reset_prefix_cache", json!({})) });
     // It goes on in any case: with the old weights where the new ones were not taken.
     post("/resume", json!({})).and(taken)
 }

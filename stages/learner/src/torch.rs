@@ -47,7 +47,6 @@ impl Torch {
             clip_norm: f64::from(settings.clip_norm),
             banned: tokenizer.banned_ids(config.vocab_size),
             temperature: f64::from(self.pipeline.sampling.temperature),
-            ..policy::TrainerOptions::default()
         };
         let image_processor = config.vision.as_ref().map_or_else(String::new, |_| images.digest());
         let digests = Digests { tokenizer: tokenizer.digest(), template: tokenizer.template_digest(), image_processor };

@@ -6,6 +6,7 @@
 //! One forward pass, [`model`], serves both: what the engine samples from and what the trainer computes are the same numbers
 //! but for rounding. Both mask the same banned ids and divide by the same temperature.
 
+mod adapter;
 mod attention;
 mod batch;
 mod cache;
@@ -43,6 +44,7 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
+pub use adapter::adapter_config;
 pub use check::{Compared, Memory, RawPicture, check_folder};
 pub use config::{Activation, Biases, Encoder, EncoderKind, Family, ModelConfig, Rope, RopeScaling, VisionConfig};
 pub use device::{place, register_cuda, set_threads};

@@ -138,13 +138,6 @@ impl Trainer {
         weights::write(&self.host_weights()).expect("weights on the host have a type that the format knows")
     }
 
-    /// The adapter's tensors, by PEFT's names: bytes of a safetensors file. None where all weights are trained.
-    pub fn adapter(&self) -> Option<Vec<u8>> {
-        let adapters = self.model.adapters.as_ref()?;
-        let named = adapters.named(&self.model.config, &adapters.values);
-        Some(weights::write(&named).expect("weights on the host have a type that the format knows"))
-    }
-
     pub(crate) fn host_weights(&self) -> weights::Weights {
         self.model.weights()
     }

@@ -37,6 +37,8 @@ pub struct Settings {
     pub bfloat16: bool,
     /// Report log-probabilities of the model's own scores, as vLLM does unless told otherwise.
     pub raw_logprobs: bool,
+    /// Any one of these opens the routes under `/v1`; without any they are open.
+    pub api_keys: Vec<String>,
 }
 
 impl Settings {
@@ -56,6 +58,7 @@ impl Settings {
             prefix_caching: true,
             bfloat16: true,
             raw_logprobs: false,
+            api_keys: vec![],
         }
     }
 }

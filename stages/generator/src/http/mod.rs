@@ -4,6 +4,7 @@
 //! ([`core`]); handlers check a request ([`params`]), turn it into tokens ([`text`]), hand it over and write what comes back.
 //! A client that goes away takes its request with it; what a slow one has not read yet is bounded by its own token limit.
 
+mod auth;
 mod chat;
 mod completions;
 mod control;
@@ -36,6 +37,7 @@ pub struct App {
     pub(crate) names: Vec<String>,
     pub(crate) started: u64,
     pub(crate) control: control::Control,
+    keys: auth::Keys,
 }
 
 impl App {
@@ -51,7 +53,8 @@ impl App {
             names => names.to_vec(),
         };
         let control = control::Control::new(settings.folder.clone());
-        Ok(Arc::new(App { core, text, names, started: models::unix_s(), control }))
+        let keys = auth::Keys::new(&settings.api_keys);
+        Ok(Arc::new(App { core, text, names, started: models::unix_s(), control, keys }))
     }
 }
 
@@ -87,6 +90,7 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::not_allowed)
         .layer(DefaultBodyLimit::max(BODY))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), auth::guard))
         .with_state(app)
 }
 

@@ -1,7 +1,7 @@
 //! The routes, on a small random policy, over a real socket.
 
 use super::*;
-use crate::http_client::{Answer, ask};
+use crate::http_client::{Answer, Key, ask};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -67,11 +67,11 @@ impl Server {
     }
 
     fn post(&self, path: &str, body: &Value) -> Answer {
-        ask(&format!("{}{path}", self.url), Some(body), Duration::from_secs(60)).unwrap()
+        ask(&format!("{}{path}", self.url), Some(body), &Key::default(), Duration::from_secs(60)).unwrap()
     }
 
     fn get(&self, path: &str) -> Answer {
-        ask(&format!("{}{path}", self.url), None, Duration::from_secs(60)).unwrap()
+        ask(&format!("{}{path}", self.url), None, &Key::default(), Duration::from_secs(60)).unwrap()
     }
 
     /// The value of a counter or gauge.
@@ -181,7 +181,7 @@ fn changed_in_mid_reply(server: &Server, next: &Path, version: u32) -> bool {
     let long = std::thread::spawn(move || {
         let body =
             json!({ "token_ids": [5, 6, 7], "sampling_params": { "max_tokens": 400, "temperature": 1, "seed": 3, "ignore_eos": true } });
-        ask(&format!("{url}/inference/v1/generate"), Some(&body), Duration::from_secs(60)).unwrap().json()
+        ask(&format!("{url}/inference/v1/generate"), Some(&body), &Key::default(), Duration::from_secs(60)).unwrap().json()
     });
     while server.metric("generation_tokens_total") < before + 20.0 {
         std::thread::sleep(Duration::from_millis(1));
@@ -261,7 +261,9 @@ fn a_full_queue_is_said_and_an_abort_ends_replies() {
     server.post("/pause?mode=keep", &json!({}));
     let url = server.url.clone();
     let body = completion(json!({ "max_tokens": 400 }));
-    let waiting = std::thread::spawn(move || ask(&format!("{url}/v1/completions"), Some(&body), Duration::from_secs(60)).unwrap().json());
+    let waiting = std::thread::spawn(move || {
+        ask(&format!("{url}/v1/completions"), Some(&body), &Key::default(), Duration::from_secs(60)).unwrap().json()
+    });
     while server.get("/load").json()["server_load"] == 0 {
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -7,7 +7,15 @@ use schemas::Sampling;
 
 fn options(home: &std::path::Path, urls: Vec<String>) -> Options {
     let config = std::fs::read(home.join("config.json")).unwrap();
-    Options { urls, folder: home.join("weights"), files: vec![("config.json".into(), config)], banned: vec![4], keep_kv: false }
+    Options {
+        urls,
+        folder: home.join("weights"),
+        files: vec![("config.json".into(), config)],
+        banned: vec![4],
+        keep_kv: false,
+        key: Key::default(),
+        adapters: None,
+    }
 }
 
 fn settings(home: &std::path::Path) -> Settings {
@@ -79,4 +87,63 @@ fn a_server_whose_settings_bend_the_distribution_is_refused_with_the_flag() {
     let refused = Vllm::new(options(home.path(), vec![server.url.clone()])).err().unwrap();
     assert!(refused.contains("--logprobs-mode processed_logprobs"), "{refused}");
     assert!(Vllm::new(options(home.path(), vec![])).err().unwrap().contains("urls"));
+}
+
+fn adapted(home: &std::path::Path) -> policy::Trainer {
+    let options = policy::TrainerOptions { banned: vec![4], ..policy::TrainerOptions::default() };
+    let mut trainer = policy::Trainer::from_folder(home, options).unwrap();
+    trainer.adapt(&policy::LoraOptions { r: 4, ..policy::LoraOptions::default() }, 5).unwrap();
+    trainer
+}
+
+/// What a server made by an adapter is what the trainer computes with it.
+fn check_against(trainer: &policy::Trainer, reply: &Generated, version: u64) {
+    assert_eq!((&reply.failed, &reply.versions), (&None, &vec![(version, reply.tokens.len() as u32)]));
+    let tokens = [vec![5, 6, 7, 8], reply.tokens.clone()].concat();
+    let trained = vec![policy::Span { start: 4, end: tokens.len() as u32, advantage: 0.0 }];
+    let wanted = trainer.logprobs(&policy::Sequence { tokens, trained, ..policy::Sequence::default() }).unwrap();
+    assert!(wanted.iter().zip(&reply.logprobs).all(|(a, b)| (a - b).abs() < 1e-4), "{wanted:?} {:?}", reply.logprobs);
+}
+
+#[test]
+fn versions_are_adapters_side_by_side() {
+    let home = tempfile::tempdir().unwrap();
+    folder(home.path(), 1);
+    let server = Http::start(&settings(home.path()));
+    let names = || {
+        let listed = ask(&format!("{}/v1/models", server.url), None, &Key::default(), WEIGHTS).unwrap().json();
+        listed["data"].as_array().unwrap().iter().skip(1).map(|entry| entry["id"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    let options = Options { adapters: Some("run-g1".into()), ..options(home.path(), vec![server.url.clone()]) };
+    let mut engine = Vllm::new(options).unwrap();
+    let (first, mut second) = (adapted(home.path()), adapted(home.path()));
+    let lesson = policy::Span { start: 1, end: 6, advantage: 0.0 };
+    let lesson = policy::Sequence { tokens: vec![5, 6, 7, 8, 9, 10], trained: vec![lesson], ..policy::Sequence::default() };
+    for _ in 0..5 {
+        second.imitate(std::slice::from_ref(&lesson), 1e-2).unwrap();
+    }
+    engine.load(1, first.adapter().unwrap()).unwrap();
+    engine.load(2, second.adapter().unwrap()).unwrap();
+    assert_eq!(names(), ["run-g1-v1", "run-g1-v2"]);
+    for ticket in 0..6 {
+        engine.submit(Request { version: 1 + ticket % 2, ..request(ticket, ticket) }).unwrap();
+    }
+    for reply in drain(&mut engine) {
+        let version = 1 + reply.ticket % 2;
+        check_against(if version == 1 { &first } else { &second }, &reply, version);
+    }
+    engine.drop_version(1);
+    assert_eq!(names(), ["run-g1-v2"]);
+    // One that the server has lost is loaded again, and one that comes twice is taken anew.
+    lora::unload(&server.url, "run-g1-v2", &Key::default()).unwrap();
+    for ticket in 0..4 {
+        engine.submit(Request { version: 2, ..request(ticket, ticket) }).unwrap();
+    }
+    drain(&mut engine).iter().for_each(|reply| check_against(&second, reply, 2));
+    engine.load(2, first.adapter().unwrap()).unwrap();
+    engine.submit(Request { version: 2, ..request(9, 9) }).unwrap();
+    check_against(&first, &drain(&mut engine)[0], 2);
+    assert!(engine.load(3, first.weights()).unwrap_err().contains("whole weights"));
+    drop(engine);
+    assert!(names().is_empty());
 }
