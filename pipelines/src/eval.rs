@@ -5,7 +5,7 @@ use crate::{config, kinds, loopback, up};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use schemas::Split;
-use schemas::pipeline::{Engine, Pipeline};
+use schemas::pipeline::{Engine, Pipeline, WeightSync};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -152,7 +152,10 @@ fn take_policy(policy: &str, pipeline: &mut Pipeline) -> Result<()> {
         "random" => pipeline.generator.engine = Engine::Scripted,
         "blind" => bail!("`blind` is not a policy of its own; hint: --policy FOLDER --blind shuts a policy's eyes"),
         // What was trained as an adapter lies there merged.
-        folder if Path::new(folder).is_dir() => (pipeline.policy.folder, pipeline.policy.lora) = (folder.to_string(), None),
+        folder if Path::new(folder).is_dir() => {
+            (pipeline.policy.folder, pipeline.policy.lora) = (folder.to_string(), None);
+            pipeline.generator.sync = WeightSync::Reload;
+        }
         other => bail!("`{other}` is no folder; allowed: a policy folder, random, expert"),
     }
     Ok(())

@@ -64,8 +64,7 @@ impl Builtin {
         if let Some(lora) = pipeline.policy.lora.as_ref().filter(|_| pipeline.publishes_adapters()) {
             let folder = &pipeline.policy.folder;
             let base = if folder.is_empty() { policy::Base::Seed(pipeline.seed) } else { policy::Base::Folder(Path::new(folder)) };
-            let lora = policy::LoraOptions { r: lora.rank as usize, alpha: f64::from(lora.alpha), ..policy::LoraOptions::default() };
-            engine.adapt(base, &lora).map_err(|e| format!("policy.folder: {e}"))?;
+            engine.adapt(base, &policy::LoraOptions::from(lora)).map_err(|e| format!("policy.folder: {e}"))?;
         }
         tracing::info!("cache for keys and values: {} MiB, {} tokens", settings.kv_cache_mib, engine.kv_tokens());
         let kv_cache_mib = f64::from(settings.kv_cache_mib);
@@ -207,16 +206,24 @@ mod tests {
     use super::*;
     use schemas::Sampling;
 
-    #[test]
-    fn it_samples_with_the_weights_it_was_given_and_never_a_banned_token() {
-        let text = "name = \"t\"\n[world]\nname = \"frozenlake\"\n[policy]\nhidden = 16\nlayers = 1\nheads = 2\nkv_heads = 1\nintermediate = 32\n[generator]\nthreads = 1\nkv_cache_mib = 8\n[[schedule]]\nphase = \"grpo\"\nbatch = 1\n";
-        let pipeline = Pipeline::parse(text).unwrap();
+    /// A pipeline with a policy of this shape, what its engine is made from, and weights.
+    fn made(shape: &str) -> (Pipeline, Files, Vec<u8>) {
+        let text = format!(
+            "name = \"t\"\n[world]\nname = \"frozenlake\"\n[policy]\n{shape}\n[generator]\nthreads = 1\nkv_cache_mib = 32\n[[schedule]]\nphase = \"grpo\"\nbatch = 1\n"
+        );
+        let pipeline = Pipeline::parse(&text).unwrap();
         let (tokenizer, tokenizer_config) = context::train_small(&["P _ G".to_string()], &["Left".into(), "Right".into()], 300).unwrap();
         let context = context::Context::from_files(&tokenizer, &tokenizer_config, context::ImageSettings::default()).unwrap();
         let config = policy::ModelConfig::tiny(&pipeline.policy, context.tokenizer.vocab_size()).unwrap();
-        let (stop, banned) = (context.tokenizer.stop_ids(), context.tokenizer.banned_ids(config.vocab_size));
         let weights = policy::Trainer::new(config.clone(), 1, policy::TrainerOptions::default()).unwrap().weights();
-        let files = Files { context: Arc::new(context), config: config.to_json().into_bytes() };
+        (pipeline, Files { context: Arc::new(context), config: config.to_json().into_bytes() }, weights)
+    }
+
+    #[test]
+    fn it_samples_with_the_weights_it_was_given_and_never_a_banned_token() {
+        let (pipeline, files, weights) = made("hidden = 16\nlayers = 1\nheads = 2\nkv_heads = 1\nintermediate = 32");
+        let tokenizer = &files.context.tokenizer;
+        let (stop, banned) = (tokenizer.stop_ids(), tokenizer.banned_ids(tokenizer.vocab_size()));
         let mut engine = Builtin::new(&pipeline, &files).unwrap();
         assert_eq!(engine.load(3, weights), Ok(true));
         assert!(engine.load(4, b"torn".to_vec()).is_err());
@@ -240,14 +247,8 @@ mod tests {
 
     #[test]
     fn large_weights_are_made_ready_beside_the_replies() {
-        let text = "name = \"t\"\n[world]\nname = \"frozenlake\"\n[policy]\nhidden = 640\nlayers = 2\nheads = 4\nkv_heads = 1\nintermediate = 1024\n[generator]\nthreads = 1\nkv_cache_mib = 32\n[[schedule]]\nphase = \"grpo\"\nbatch = 1\n";
-        let pipeline = Pipeline::parse(text).unwrap();
-        let (tokenizer, tokenizer_config) = context::train_small(&["P _ G".to_string()], &["Left".into(), "Right".into()], 300).unwrap();
-        let context = context::Context::from_files(&tokenizer, &tokenizer_config, context::ImageSettings::default()).unwrap();
-        let config = policy::ModelConfig::tiny(&pipeline.policy, context.tokenizer.vocab_size()).unwrap();
-        let weights = policy::Trainer::new(config.clone(), 1, policy::TrainerOptions::default()).unwrap().weights();
+        let (pipeline, files, weights) = made("hidden = 640\nlayers = 2\nheads = 4\nkv_heads = 1\nintermediate = 1024");
         assert!(weights.len() > BESIDE);
-        let files = Files { context: Arc::new(context), config: config.to_json().into_bytes() };
         let mut engine = Builtin::new(&pipeline, &files).unwrap();
         let wait = |engine: &mut Builtin| loop {
             if let Some(done) = engine.loaded() {

@@ -56,13 +56,7 @@ impl Torch {
     /// Trains an adapter, where the pipeline asks for one.
     fn adapt(&self, trainer: &mut policy::Trainer) -> Result<(), String> {
         let Some(lora) = &self.pipeline.policy.lora else { return Ok(()) };
-        let options = policy::LoraOptions {
-            r: lora.rank as usize,
-            alpha: f64::from(lora.alpha),
-            language: lora.modules.clone(),
-            vision: lora.vision_modules.clone(),
-        };
-        trainer.adapt(&options, self.pipeline.seed).map_err(|e| format!("policy.lora: {e}"))
+        trainer.adapt(&policy::LoraOptions::from(lora), self.pipeline.seed).map_err(|e| format!("policy.lora: {e}"))
     }
 
     fn trainer(&self, trainer: policy::Trainer, gallery: Gallery, files: &Files) -> Trainer {

@@ -5,10 +5,10 @@
 
 use crate::cache::DeviceCache;
 use crate::cuda::{Decoder, Row, Sampling};
+use crate::drawing::sample_row;
 use crate::init::unit;
 use crate::model::Model;
 use crate::params::LogprobsMode;
-use crate::sample::{self, Draw, TokenLogprob};
 use crate::scheduler::{Running, Slice};
 use crate::{Result, SamplingParams};
 use rand_chacha::ChaCha8Rng;
@@ -76,9 +76,14 @@ pub(crate) fn step(
         let token = match simple {
             Some(simple) => {
                 sequence.rng = simple.rng;
-                drawn.id.map(|id| TokenLogprob { id, logprob: drawn.logprob, ..TokenLogprob::default() })
+                drawn.token()
             }
-            None => on_host(sequence, &mut decoder.scores(at)?, banned),
+            None => {
+                let mut rng = sequence.rng.clone();
+                let token = sample_row(sequence, &mut decoder.scores(at)?, banned, &mut rng);
+                sequence.rng = rng;
+                token
+            }
         };
         match token {
             Some(token) => sequence.push(token),
@@ -86,12 +91,4 @@ pub(crate) fn step(
         }
     }
     Ok(())
-}
-
-/// A token from a row of scores; none where they are no numbers.
-fn on_host(sequence: &mut Running, scores: &mut [f32], banned: &[u32]) -> Option<TokenLogprob> {
-    let (prompt, reply) = sequence.tokens.split_at(sequence.prompt);
-    let request = &sequence.request;
-    let draw = Draw { params: &request.sampling, stop_ids: &request.stop_ids, banned, prompt, reply };
-    sample::sample(scores, &draw, &mut sequence.rng).ok()
 }

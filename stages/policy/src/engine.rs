@@ -7,19 +7,18 @@
 use crate::cache::{self, DeviceCache};
 use crate::cuda;
 use crate::decode::{self, Simple};
+use crate::drawing::draws;
 use crate::eyes::Eyes;
-use crate::host::{Decoder, HostCache, each_piece};
-use crate::lora::Adapters;
+use crate::host::{HostCache, each_piece};
+use crate::loader::{Adapted, Base, Loaded, Loader, Prepared};
 use crate::model::{Inputs, Model, Place, download, upload};
 use crate::picture::{self, Picture, Shown, Sights};
 use crate::plan::Plan;
-use crate::sample::{self, Draw, TokenLogprob};
+use crate::sample::TokenLogprob;
 use crate::scheduler::{CHUNK, CacheStats, Limits, Running, Scheduler, Slice};
-use crate::{Error, LoraOptions, ModelConfig, Result, SamplingParams, weights};
-use rand_chacha::ChaCha8Rng;
+use crate::{Error, LoraOptions, ModelConfig, Result, SamplingParams};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tch::{Device, Kind, Tensor};
 
 /// Added to the scores of banned ids: far enough below any score that their probability is exactly 0 in f32.
@@ -115,135 +114,10 @@ pub struct Generated {
     pub broken: bool,
 }
 
-/// Weights of one version, ready to be computed with.
-#[derive(Debug)]
-pub struct Prepared(Loaded);
-
-#[derive(Debug)]
-enum Loaded {
-    /// The CPU's own decoder, with libtorch's vision tower where the model has one.
-    Host(Box<Decoder>, Option<Box<Model>>),
-    Device(Box<Model>),
-}
-
-impl Loaded {
-    fn tower_mut(&mut self) -> Option<&mut Model> {
-        match self {
-            Loaded::Host(_, tower) => tower.as_deref_mut(),
-            Loaded::Device(model) => Some(model),
-        }
-    }
-
-    /// What pictures are seen with.
-    fn tower(&self) -> Option<&Model> {
-        match self {
-            Loaded::Host(_, tower) => tower.as_deref(),
-            Loaded::Device(model) => Some(model),
-        }
-    }
-}
-
 #[derive(Debug)]
 enum Cache {
     Host(Box<HostCache>),
     Device(Box<DeviceCache>),
-}
-
-/// What the adapters of a run are added to.
-#[derive(Clone, Copy, Debug)]
-pub enum Base<'a> {
-    /// A model folder.
-    Folder(&'a Path),
-    /// A policy drawn from a seed, as [`crate::Trainer::new`] draws it.
-    Seed(u64),
-}
-
-/// A base, once for all versions, with rank and alpha of its adapters.
-#[derive(Debug)]
-struct Adapted {
-    model: Model,
-    numbers: serde_json::Map<String, serde_json::Value>,
-}
-
-/// Makes weights ready, beside the thread that computes.
-#[derive(Clone, Debug)]
-pub struct Loader {
-    config: ModelConfig,
-    place: Option<Place>,
-    /// Where versions are adapters.
-    base: Option<Arc<Mutex<Adapted>>>,
-}
-
-impl Loader {
-    /// Makes the weights of a safetensors file's bytes ready; over a base, those of an adapter.
-    ///
-    /// # Errors
-    /// [`Error::Shape`], [`Error::Missing`], [`Error::Weights`] or [`Error::Adapter`] where they are not of this model.
-    pub fn prepare(&self, safetensors: &[u8]) -> Result<Prepared> {
-        let Some(base) = &self.base else { return self.ready(&weights::read(&self.config, safetensors)?) };
-        let _guard = tch::no_grad_guard();
-        // Whoever panicked while holding it changed nothing for good.
-        let mut base = base.lock().unwrap_or_else(PoisonError::into_inner);
-        let (place, numbers) = (base.model.place, base.numbers.clone());
-        let adapters = Adapters::take(&self.config, &base.model.layout, &weights::parse(safetensors)?, numbers, place)?;
-        if adapters.values.iter().any(|value| !bool::try_from(value.isfinite().all()).unwrap_or(false)) {
-            return Err(Error::Adapter("it holds what is no finite number".into()));
-        }
-        if self.place.is_some() {
-            return Ok(Prepared(Loaded::Device(Box::new(base.model.merged(&adapters)))));
-        }
-        base.model.adapters = Some(adapters);
-        let whole = base.model.weights();
-        base.model.adapters = None;
-        self.ready(&whole)
-    }
-
-    /// The same from a model folder.
-    ///
-    /// # Errors
-    /// As [`Loader::prepare`], and [`Error::Io`].
-    pub fn prepare_folder(&self, folder: &std::path::Path) -> Result<Prepared> {
-        self.ready(&weights::read_folder(&self.config, folder)?)
-    }
-
-    /// The weights of a model folder with a LoRA adapter of another folder added in, `W + s B A`.
-    ///
-    /// # Errors
-    /// As [`Loader::prepare_folder`]; [`Error::Weights`] where the adapter is not of this model.
-    pub fn prepare_adapter(&self, base: &std::path::Path, adapter: &std::path::Path) -> Result<Prepared> {
-        let path = adapter.join("adapter_config.json");
-        let text = std::fs::read(&path).map_err(crate::error::io(&path))?;
-        let wrong = |what: &str| Error::Weights(format!("{}: {what}", adapter.display()));
-        let settings: serde_json::Value = serde_json::from_slice(&text).map_err(|e| wrong(&e.to_string()))?;
-        let number = |key: &str| settings[key].as_f64().filter(|n| *n > 0.0).ok_or_else(|| wrong(&format!("lacks `{key}`")));
-        let (rank, alpha) = (number("r")?, number("lora_alpha")?);
-        let scale = if settings["use_rslora"] == true { alpha / rank.sqrt() } else { alpha / rank };
-        let parts = weights::open(&adapter.join("adapter_model.safetensors"))?;
-        let mut whole = weights::read_folder(&self.config, base)?;
-        for name in parts.names() {
-            let Some(module) = name.strip_suffix(".lora_A.weight") else { continue };
-            let target = weights::spelled(module.strip_prefix("base_model.model.").unwrap_or(module), &self.config);
-            let (a, b) = (parts.get(name)?.to_kind(Kind::Float), parts.get(&format!("{module}.lora_B.weight"))?.to_kind(Kind::Float));
-            let target = format!("{target}.weight");
-            let before = whole.get(&target)?.to_kind(Kind::Float);
-            let shape = before.size();
-            if a.dim() != 2 || b.dim() != 2 || [b.size()[0], a.size()[1]] != shape[..] || a.size()[0] != b.size()[1] {
-                return Err(wrong(&format!("`{module}` does not fit `{target}` of shape {shape:?}")));
-            }
-            whole.insert(target, before + b.matmul(&a) * scale);
-        }
-        self.ready(&whole)
-    }
-
-    fn ready(&self, weights: &weights::Weights) -> Result<Prepared> {
-        Ok(Prepared(match self.place {
-            Some(place) => Loaded::Device(Box::new(Model::new(&self.config, weights, place)?)),
-            None => {
-                let tower = Model::tower(&self.config, weights, Device::Cpu)?;
-                Loaded::Host(Box::new(Decoder::new(&self.config, weights)?), tower.map(Box::new))
-            }
-        }))
-    }
 }
 
 #[derive(Debug)]
@@ -319,7 +193,7 @@ impl Engine {
 
     /// What makes weights ready for this engine, on any thread.
     pub fn loader(&self) -> Loader {
-        Loader { config: self.config.clone(), place: self.place, base: self.base.clone() }
+        Loader::new(&self.config, self.place, self.base.clone())
     }
 
     /// From now on versions are adapters over this base, of the rank and alpha given. The base is held once, beside them.
@@ -327,14 +201,7 @@ impl Engine {
     /// # Errors
     /// Whatever is wrong with the folder, by name; [`Error::Torch`] without memory.
     pub fn adapt(&mut self, base: Base<'_>, lora: &LoraOptions) -> Result<()> {
-        let weights = match base {
-            Base::Folder(folder) => weights::read_folder(&self.config, folder)?,
-            Base::Seed(seed) => crate::init::draw(&self.config, seed),
-        };
-        let model = Model::new(&self.config, &weights, self.place.unwrap_or(Place::from(Device::Cpu)))?;
-        let numbers = [("r", lora.r as f64), ("lora_alpha", lora.alpha)];
-        let numbers = numbers.into_iter().map(|(key, value)| (key.to_string(), value.into())).collect();
-        self.base = Some(Arc::new(Mutex::new(Adapted { model, numbers })));
+        self.base = Some(Arc::new(Mutex::new(Adapted::new(&self.config, base, lora, self.place)?)));
         Ok(())
     }
 
@@ -620,97 +487,6 @@ fn device_scores(model: &Model, cache: &mut DeviceCache, plan: &Plan) -> Result<
     let last = model.config.num_hidden_layers - 1;
     let hidden = model.forward(&inputs, &keep, &mut |layer, q, k, v| cache.attend(plan, layer, layer == last, q, k, v));
     Ok((!plan.keep.is_empty()).then(|| model.logits(&hidden).to_kind(Kind::Float)))
-}
-
-/// What is to be drawn for one sequence, and what was.
-struct Drawing {
-    index: usize,
-    /// Row of the scores of the first wanted row, and the tokens before and after it.
-    row: usize,
-    from: usize,
-    count: usize,
-    ends: bool,
-    rng: ChaCha8Rng,
-    prompt: Vec<TokenLogprob>,
-    token: Option<TokenLogprob>,
-    broken: bool,
-}
-
-/// One for each sequence of which some row is wanted.
-fn draws(plan: &Plan, running: &[Running]) -> Vec<Drawing> {
-    let mut row = 0;
-    let wanted = plan.spans.iter().filter(|span| !span.wanted.is_empty());
-    wanted
-        .map(|span| {
-            let drawing = Drawing {
-                index: span.index,
-                row,
-                from: span.past + span.wanted.start,
-                count: span.wanted.len(),
-                ends: span.ends,
-                rng: running[span.index].rng.clone(),
-                prompt: vec![],
-                token: None,
-                broken: false,
-            };
-            row += span.wanted.len();
-            drawing
-        })
-        .collect()
-}
-
-impl Drawing {
-    /// How the GPU draws this token; none where it cannot.
-    fn simple(&self, running: &[Running], banned: &[u32]) -> Option<Simple> {
-        let running = &running[self.index];
-        let one = self.count == 1 && self.ends && running.request.sampling.prompt_logprobs.is_none();
-        one.then(|| Simple::of(running, banned)).flatten()
-    }
-
-    fn take(&mut self, simple: &Simple, drawn: cuda::Drawn) {
-        self.rng = simple.rng.clone();
-        match drawn.id {
-            Some(id) => self.token = Some(TokenLogprob { id, logprob: drawn.logprob, ..TokenLogprob::default() }),
-            None => self.broken = true,
-        }
-    }
-
-    fn run(&mut self, running: &[Running], banned: &[u32], vocabulary: usize, read: &dyn Fn(usize, &mut [f32])) {
-        let running = &running[self.index];
-        let request = &running.request;
-        let mut row = vec![0.0; vocabulary];
-        if let Some(top) = request.sampling.prompt_logprobs {
-            for at in 0..self.count {
-                let next = self.from + at + 1;
-                if next < running.prompt {
-                    read(self.row + at, &mut row);
-                    match sample::given(&row, running.tokens[next], top) {
-                        Ok(token) => self.prompt.push(token),
-                        Err(sample::NotFinite) => self.broken = true,
-                    }
-                }
-            }
-        }
-        if self.ends && !self.broken {
-            read(self.row + self.count - 1, &mut row);
-            let (prompt, reply) = running.tokens.split_at(running.prompt);
-            let draw = Draw { params: &request.sampling, stop_ids: &request.stop_ids, banned, prompt, reply };
-            match sample::sample(&mut row, &draw, &mut self.rng) {
-                Ok(token) => self.token = Some(token),
-                Err(sample::NotFinite) => self.broken = true,
-            }
-        }
-    }
-
-    fn take_in(self, running: &mut [Running]) {
-        let running = &mut running[self.index];
-        running.rng = self.rng;
-        running.broken |= self.broken;
-        running.prompt_logprobs.extend(self.prompt);
-        if let Some(token) = self.token {
-            running.push(token);
-        }
-    }
 }
 
 /// A row to add to scores: [`BAN`] at banned ids, 0 elsewhere.

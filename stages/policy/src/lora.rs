@@ -12,6 +12,7 @@ use crate::weights::{Weights, open, write};
 use crate::{Error, ModelConfig, Result};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use schemas::pipeline::LoraSettings;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,8 +32,13 @@ pub struct LoraOptions {
 
 impl Default for LoraOptions {
     fn default() -> Self {
-        let all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-        LoraOptions { r: 16, alpha: 32.0, language: all.map(String::from).to_vec(), vision: vec![] }
+        LoraOptions::from(&LoraSettings::default())
+    }
+}
+
+impl From<&LoraSettings> for LoraOptions {
+    fn from(s: &LoraSettings) -> Self {
+        LoraOptions { r: s.rank as usize, alpha: f64::from(s.alpha), language: s.modules.clone(), vision: s.vision_modules.clone() }
     }
 }
 

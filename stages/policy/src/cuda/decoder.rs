@@ -5,6 +5,7 @@ use super::gpu::{Argument, Gpu, Graph, Grid};
 use crate::cache::DeviceCache;
 use crate::kv::PAGE;
 use crate::model::Model;
+use crate::sample::TokenLogprob;
 use crate::{Error, ModelConfig, Result};
 use cudarc::driver::PinnedHostSlice;
 use std::collections::BTreeMap;
@@ -47,6 +48,12 @@ pub(crate) struct Row<'a> {
 pub(crate) struct Drawn {
     pub(crate) id: Option<u32>,
     pub(crate) logprob: f32,
+}
+
+impl Drawn {
+    pub(crate) fn token(self) -> Option<TokenLogprob> {
+        self.id.map(|id| TokenLogprob { id, logprob: self.logprob, ..TokenLogprob::default() })
+    }
 }
 
 /// A version's weights as the kernels find them, with a graph for each size of batch that has come twice.
